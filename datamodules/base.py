@@ -1,0 +1,151 @@
+"""The base of every data set: splits loaded once, and a global batch that is the same on any number of ranks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from datamodules.loaders import Batch, BatchLayout, DataOrder, EvaluationLoader, Examples, TrainingStream
+from lightning_gen.errors import UserError
+
+__all__ = ["Batch", "DataModule", "Examples"]
+
+
+class DataModule(LightningDataModule, ABC):
+    """A data set. A subclass says what its data are in four attributes and loads them in `load`; that is all it does.
+
+    Args:
+        batch_size: of the global batch: the share of each rank and the accumulation follow from the world size.
+        micro_batch_size: the most examples a rank processes at once (None: its whole share).
+        eval_batch_size: the most examples a rank evaluates at once; no result depends on it.
+
+    Attributes:
+        shape: of one example.
+        levels: L where x holds integers {0..L-1} (uint8, int64 above 256 levels); None where it holds real vectors.
+        num_classes: where y holds class labels.
+        extractor: the feature space this data set is judged in by default, as class_path and init_args.
+        seed: of the order of training; the command line sets it to the run's.
+
+    Raises:
+        UserError: batch sizes below one, or that do not divide among the ranks.
+    """
+
+    shape: tuple[int, ...]
+    levels: int | None = None
+    num_classes: int | None = None
+    extractor: dict[str, Any] | None = None
+    seed: int = 0
+
+    # A world larger than a split leaves some ranks without a shard of it, which Lightning refuses otherwise.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    # Augmentation and binarisation act on whole batches on the device: their place is `on_after_batch_transfer`.
+
+    def __init__(self, batch_size: int = 128, micro_batch_size: int | None = None, eval_batch_size: int = 256) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self.eval_batch_size = eval_batch_size
+        self._splits: dict[str, Examples] | None = None
+        BatchLayout(batch_size, micro_batch_size)  # refused here, not after minutes in a queue
+        if eval_batch_size < 1:
+            raise UserError(f"eval_batch_size must be at least 1, not {eval_batch_size}.")
+
+    @abstractmethod
+    def load(self) -> dict[str, Examples]:
+        """The splits: train, val, test, and others if the data set has them. Called once."""
+
+    def split(self, name: str) -> Examples:
+        """A split by its name, with or without a trainer.
+
+        Raises:
+            UserError: the data set has no such split.
+        """
+        if self._splits is None:
+            self._splits = self.load()
+            for key, examples in self._splits.items():
+                self._check(key, examples)
+        if name not in self._splits:
+            raise UserError(f"{type(self).__name__} has no split {name!r}: it has {', '.join(self._splits)}.")
+        return self._splits[name]
+
+    def _check(self, name: str, examples: Examples) -> None:
+        """Refuses a `load` that does not keep what the attributes say."""
+        x, levels = examples.x, self.levels
+        dtype = torch.float32 if levels is None else torch.uint8 if levels <= 256 else torch.int64
+        if x.dtype != dtype or tuple(x.shape[1:]) != tuple(self.shape):
+            raise ValueError(f"{name}: x is {x.dtype} {tuple(x.shape[1:])}, must be {dtype} {tuple(self.shape)}")
+        if levels not in (None, 256) and (int(x.min()) < 0 or int(x.max()) >= levels):
+            raise ValueError(f"{name}: x holds {int(x.min())}..{int(x.max())}, must be in 0..{levels - 1}")
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        """(rank, world size); (0, 1) with no trainer."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    @property
+    def layout(self) -> BatchLayout:
+        """How the global batch is cut among the trainer's ranks and micro-batches."""
+        return BatchLayout(self.batch_size, self.micro_batch_size, *self._place)
+
+    def global_rows(self, micro_step: int) -> tuple[Tensor, int]:
+        """(rows of the global batch that this rank's micro-batch has, int64 [b]; rows in all), at a batch index."""
+        first = self.layout.first_row(micro_step)
+        return torch.arange(first, first + self.layout.micro), self.batch_size
+
+    def setup(self, stage: str) -> None:
+        if stage != "fit":
+            return
+        accumulation = self.layout.accumulation
+        if self.trainer.accumulate_grad_batches not in (1, accumulation):
+            raise UserError(
+                f"trainer.accumulate_grad_batches is {self.trainer.accumulate_grad_batches}, but batch_size "
+                f"{self.batch_size} on {self.layout.world_size} ranks in micro-batches of {self.layout.micro} makes it "
+                f"{accumulation}: leave it out."
+            )
+        # Lightning counts the interval in micro-batches; configs mean optimizer steps, on any number of ranks.
+        if isinstance(self.trainer.val_check_interval, int) and self.trainer.accumulate_grad_batches != accumulation:
+            self.trainer.val_check_interval *= accumulation
+        self.trainer.accumulate_grad_batches = accumulation
+
+    def first_batch(self) -> Batch:
+        """The first global batch of training, the same on every rank."""
+        return self.split("train").take(DataOrder(len(self.split("train")), self.seed).positions(0, self.batch_size))
+
+    def train_dataloader(self) -> TrainingStream:
+        self._drop_partial_step()
+        return TrainingStream(self.split("train"), self.layout, self.seed, self._micro_step)
+
+    def val_dataloader(self) -> EvaluationLoader:
+        return EvaluationLoader(self.split("val"), self.eval_batch_size, *self._place)
+
+    def test_dataloader(self) -> EvaluationLoader:
+        return EvaluationLoader(self.split("test"), self.eval_batch_size, *self._place)
+
+    def predict_dataloader(self) -> EvaluationLoader:
+        return self.test_dataloader()
+
+    def _micro_step(self) -> int:
+        """Where the stream begins: after the micro-batches of the optimizer steps already made."""
+        return 0 if self.trainer is None else self.trainer.global_step * self.layout.accumulation
+
+    def _drop_partial_step(self) -> None:
+        """Sets Lightning's count of micro-batches to what the optimizer steps made of them.
+
+        They differ after a resume from a checkpoint written between micro-batches, whose gradients are lost, or at
+        another accumulation; Lightning would then step after the wrong micro-batches ever after. It asks for the loader
+        once the checkpoint is restored and before it reads these counts.
+        """
+        if self.trainer is None:
+            return
+        loop = self.trainer.fit_loop.epoch_loop
+        excess = loop.batch_progress.total.processed - self._micro_step()
+        if excess == 0:
+            return
+        for count in (loop.batch_progress.total, loop.batch_progress.current):
+            count.ready = count.started = count.completed = count.processed = count.processed - excess
+        loop._batches_that_stepped = self.trainer.global_step

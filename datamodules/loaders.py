@@ -1,0 +1,180 @@
+"""Examples in memory, the order of training over them, and the loaders that cut it among ranks. Nothing of Lightning.
+
+The order of training is an infinite stream of examples, a function of (seed, position) alone: epoch e is a permutation
+seeded by (seed, e), and global batch k is positions [k B, (k + 1) B) of the concatenated epochs. Nothing is dropped,
+repeated or padded, and a run that resumes at step k goes on with batch k, with no state of the data in its checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_gen.errors import UserError
+from lightning_gen.random_source import derive_seed
+
+
+class Batch(NamedTuple):
+    """Some examples of a split: `x` [B, *shape], `y` [B, ...] or None, `index` int64 [B], their positions in the split.
+
+    Evaluation noise is keyed by `index`.
+    """
+
+    x: Tensor
+    y: Tensor | None
+    index: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """One split in memory: `x` [N, *shape], and labels (or embeddings) `y` [N, ...], or None."""
+
+    # A large uint8 array goes here as torch.from_numpy(numpy.memmap(...)): the ranks of a node then share its pages.
+    # Data that must be decoded stream through workers instead: that is another `TrainingStream` over the same order.
+    x: Tensor
+    y: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.x) == 0 or (self.y is not None and len(self.y) != len(self.x)):
+            raise ValueError(f"{len(self.x)} examples with {'no' if self.y is None else len(self.y)} labels")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, index: Tensor) -> Batch:
+        """The examples at `index` (int64 [B]), sliced as one batch."""
+        return Batch(self.x.index_select(0, index), None if self.y is None else self.y.index_select(0, index), index)
+
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this content (values, shapes, types) from any other."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for tensor in (self.x, self.y):
+            digest.update(b"none" if tensor is None else f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            if tensor is not None:
+                digest.update(tensor.contiguous().view(torch.uint8).numpy())  # numpy knows no bfloat16
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class BatchLayout:
+    """How a global batch is cut: in micro-batch m, rank r of W has the rows [(m W + r) b, (m W + r + 1) b).
+
+    Args:
+        batch_size: examples in the global batch, one optimizer step.
+        micro_batch_size: the most examples a rank processes at once; None for all of its share.
+        rank, world_size: of this process.
+
+    Raises:
+        UserError: sizes below one, or that do not divide.
+    """
+
+    batch_size: int
+    micro_batch_size: int | None = None
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "micro_batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, not {value}.")
+        if self.batch_size % self.world_size:
+            raise UserError(f"batch_size {self.batch_size} does not divide among {self.world_size} ranks.")
+        share = self.batch_size // self.world_size
+        if share % self.micro:
+            raise UserError(
+                f"Each of {self.world_size} ranks has {share} examples of batch_size {self.batch_size}, "
+                f"which micro_batch_size {self.micro_batch_size} does not divide."
+            )
+
+    @property
+    def micro(self) -> int:
+        """Examples in a micro-batch, b."""
+        share = self.batch_size // self.world_size
+        return share if self.micro_batch_size is None else min(share, self.micro_batch_size)
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches in an optimizer step."""
+        return self.batch_size // (self.world_size * self.micro)
+
+    def first_row(self, micro_step: int) -> int:
+        """The first of this rank's `micro` rows of the global batch, in a micro-step counted from the run's start."""
+        return (micro_step % self.accumulation * self.world_size + self.rank) * self.micro
+
+
+class DataOrder:
+    """The endless order of training over `num` examples: each epoch a permutation, seeded by (seed, epoch)."""
+
+    def __init__(self, num: int, seed: int) -> None:
+        self.num = num
+        self.seed = seed
+        self._last: tuple[int, Tensor] | None = None
+
+    def epoch(self, epoch: int) -> Tensor:
+        """The permutation of one epoch, int64 [num]; the last one asked for is kept."""
+        if self._last is None or self._last[0] != epoch:
+            generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+            self._last = epoch, torch.randperm(self.num, generator=generator)
+        return self._last[1]
+
+    def positions(self, start: int, stop: int) -> Tensor:
+        """The examples at positions [start, stop) of the stream, int64 [stop - start]; they may span epochs."""
+        epochs = range(start // self.num, (stop - 1) // self.num + 1)
+        return torch.cat([self.epoch(e)[max(start - e * self.num, 0) : stop - e * self.num] for e in epochs])
+
+
+class TrainingStream:
+    """One rank's endless stream of micro-batches. It has no length: training is counted in steps, never in epochs.
+
+    Args:
+        start: asked at every `__iter__` for the micro-step to begin at.
+    """
+
+    def __init__(
+        self, examples: Examples, layout: BatchLayout, seed: int = 0, start: Callable[[], int] = lambda: 0
+    ) -> None:
+        self.examples = examples
+        self.layout = layout
+        self.start = start
+        self._order = DataOrder(len(examples), seed)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for micro_step in itertools.count(self.start()):
+            batch = micro_step // self.layout.accumulation
+            first = batch * self.layout.batch_size + self.layout.first_row(micro_step)
+            yield self.examples.take(self._order.positions(first, first + self.layout.micro))
+
+
+class EvaluationLoader:
+    """One rank's contiguous shard [r N // W, (r + 1) N // W) of a split: over the ranks, every example exactly once.
+
+    The shard is cut into the fewest equal batches (to within one example) of at most `batch_size`, their number that of
+    the largest shard, so that ranks whose shards differ by one example take equally many steps and none waits for
+    another in a collective.
+    """
+
+    def __init__(self, examples: Examples, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        self.examples = examples
+        self.first = rank * len(examples) // world_size
+        self.last = (rank + 1) * len(examples) // world_size
+        largest = -(-len(examples) // world_size)
+        self._num_batches = min(-(-largest // batch_size), self.last - self.first)
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in torch.arange(self.first, self.last).tensor_split(max(len(self), 1))[: len(self)]:
+            yield self.examples.take(index)

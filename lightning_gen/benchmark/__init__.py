@@ -1,0 +1,1 @@
+"""A benchmark: a grid of runs, trained, measured and ranked in one table."""

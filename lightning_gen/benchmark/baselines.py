@@ -1,0 +1,57 @@
+"""The rows that no cell trains: real data, noise, and models with a closed form."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from lightning_gen.benchmark.cell import Job
+from lightning_gen.benchmark.grid import Plan
+
+FLOOR, CEILING = "floor", "ceiling"
+
+
+def measure_baselines(plan: Plan, folder: Path, job: Job) -> None:
+    """Writes baselines/NAME.json: the floor (real data), the ceiling (uniform noise) and the plan's closed forms.
+
+    The data and the protocol are those of the cells, read off one cell's checkpoint.
+    """
+    target = folder / "baselines"
+    target.mkdir(exist_ok=True)
+    log = open(target / "log.txt", "w", buffering=1)  # noqa: SIM115  open until the process ends
+    sys.stdout = sys.stderr = log
+    try:
+        _measure(plan, target, job)
+    except BaseException:
+        traceback.print_exc()
+        log.flush()
+        os._exit(1)
+
+
+def _measure(plan: Plan, target: Path, job: Job) -> None:
+    import torch
+
+    from lightning_gen import loading
+    from lightning_gen.evaluation.evaluate import Judge, Protocol, pick_device
+    from lightning_gen.generative_module import GenerativeModule
+    from lightning_gen.random_source import GeneratorSource
+    from lightning_gen.specs import build
+
+    data = loading.load_data(loading.read_checkpoint(job.run))
+    judge = Judge(data, Protocol(**plan.evaluation), pick_device("auto"))
+    num = judge.protocol.num_samples
+    real = data.split(plan.floor).x[:num]
+    judge.of_data(real, f"real data, split {plan.floor!r}").write(target, FLOOR, data.levels)
+    rng = GeneratorSource(judge.protocol.seed).fork("ceiling")
+    shape = (num, *data.shape)
+    noise = rng.normal(shape) if data.levels is None else rng.integers(data.levels, shape).to(real.dtype)
+    judge.of_data(noise, "noise").write(target, CEILING, data.levels)
+    train = data.split("train")
+    for name, spec in plan.baselines.items():
+        given = {key: getattr(data, key) for key in ("shape", "levels", "num_classes")}
+        module = build(spec, GenerativeModule, **given)
+        module.initialize(train.x.to(judge.device), None if train.y is None else train.y.to(judge.device))
+        with torch.no_grad():
+            judge.of_model(module).write(target, name, data.levels)

@@ -1,0 +1,78 @@
+"""One cell of a benchmark, in a process of its own: train (or go on training), then measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NAME = "benchmark"
+"""Of the evaluation files in a cell's run directory."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker process is told: paths and primitives only.
+
+    Attributes:
+        run: the cell's run directory.
+        fit: arguments of `lightning-gen fit`: --config EXPERIMENT, then the cell's overrides.
+        protocol: fields of `Protocol`.
+        recipe: text of the experiment's config files.
+        threads: of this process.
+    """
+
+    run: Path
+    fit: list[str]
+    protocol: dict[str, Any]
+    recipe: str
+    threads: int
+
+    @property
+    def result(self) -> Path:
+        """The file whose existence says that the cell is done."""
+        return self.run / "evaluation" / f"{NAME}.json"
+
+    def fingerprint(self) -> str:
+        """What the result depends on: a cell made under another is not taken for done."""
+        return json.dumps([self.fit[2:], self.protocol, self.recipe], sort_keys=True)
+
+    def done(self) -> bool:
+        """Whether the cell has been measured, as this job says."""
+        stamp = self.run / "evaluation" / f"{NAME}.job"
+        return self.result.exists() and stamp.exists() and stamp.read_text() == self.fingerprint()
+
+
+def run_job(job: Job) -> None:
+    """Trains and measures one cell; its output goes to log.txt. A failure ends the process with status 1."""
+    job.run.mkdir(parents=True, exist_ok=True)
+    log = open(job.run / "log.txt", "a", buffering=1)  # noqa: SIM115  open until the process ends
+    for stream in (1, 2):
+        os.dup2(log.fileno(), stream)
+    sys.stdout = sys.stderr = log
+    import torch
+
+    torch.set_num_threads(job.threads)
+    try:
+        from lightning_gen import loading
+        from lightning_gen.cli import run_verb
+        from lightning_gen.evaluation.evaluate import Judge, Protocol, pick_device
+        from lightning_gen.run_directory import write_atomically
+
+        run_verb("fit", [*job.fit, "--run", str(job.run)])
+        checkpoint = loading.read_checkpoint(job.run)
+        judge = Judge(loading.load_data(checkpoint), Protocol(**job.protocol), pick_device("auto"))
+        module = loading.from_checkpoint(checkpoint, name=str(job.run))
+        measured = judge.of_model(module)
+        measured.settings["step"] = int(checkpoint["global_step"])
+        measured.write(job.run / "evaluation", NAME, module.levels)
+        write_atomically(job.run / "evaluation" / f"{NAME}.job", job.fingerprint())
+    except BaseException:
+        traceback.print_exc()
+        log.flush()
+        os._exit(1)
+    log.flush()

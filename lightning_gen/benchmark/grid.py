@@ -1,0 +1,117 @@
+"""The plan of a benchmark: axes whose values are overrides of one experiment, and the cells they span."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_gen.errors import UserError
+
+Overrides = dict[str, Any]
+"""Dotted keys of a `fit` config and their values."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model of the grid.
+
+    Attributes:
+        name: its directory, the axes' values joined by dashes.
+        values: axis -> name of the value.
+        overrides: what it changes in the experiment.
+    """
+
+    name: str
+    values: dict[str, str]
+    overrides: Overrides
+
+    def arguments(self) -> list[str]:
+        """The overrides as `fit` takes them on its command line."""
+        return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in self.overrides.items()]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A benchmark's config.
+
+    Attributes:
+        name: of the benchmark; W&B groups its runs by it.
+        experiment: config of the experiment that every cell changes, relative to the plan's own file.
+        axes: {axis: {value: overrides}}; the cells are all combinations.
+        overrides: for every cell.
+        evaluation: fields of `lightning_gen.evaluation.evaluate.Protocol`.
+        baselines: {row: {"class_path", "init_args"}} of models made from the training set by `initialize`.
+        floor: the split of real data whose distance to the reference is the table's floor.
+        workers: cells trained at the same time, each in a process of its own.
+        threads: of each worker.
+    """
+
+    name: str
+    experiment: Path
+    axes: dict[str, dict[str, Overrides]]
+    overrides: Overrides = field(default_factory=dict)
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    floor: str = "val"
+    workers: int = 1
+    threads: int = 1
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """The plan in a YAML file.
+
+        Raises:
+            UserError: if it is missing, not YAML, or says something else than a plan.
+        """
+        try:
+            content = yaml.safe_load(path.read_text())
+        except FileNotFoundError as error:
+            raise UserError(f"there is no benchmark config {path}") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"{path} is not YAML: {error}") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path} is not a benchmark config: it has no keys")
+        known = set(cls.__dataclass_fields__)
+        for key in content.keys() - known:
+            raise UserError(f"{path}: unknown key {key!r}, one of {', '.join(sorted(known))}")
+        for key in ("experiment", "axes"):
+            if not content.get(key):
+                raise UserError(f"{path} lacks {key!r}")
+        experiment = (path.parent / content.pop("experiment")).resolve()
+        if not experiment.is_file():
+            raise UserError(f"{path}: there is no experiment config {experiment}")
+        return cls(**{"name": path.stem, **content, "experiment": experiment})
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or self.threads < 1:
+            raise UserError(f"a benchmark needs at least one worker and one thread, got {self.workers} and {self.threads}")
+        for axis, values in self.axes.items():
+            if not isinstance(values, dict) or not values or not all(isinstance(v, dict) for v in values.values()):
+                raise UserError(f"axis {axis!r} must map each of its values to overrides such as {{model.init_args.x: 1}}")
+            for value in values:
+                if not re.fullmatch(r"[\w.+]+", str(value)):
+                    raise UserError(f"{value!r} on axis {axis!r} names a directory: letters, digits, _ . and + only")
+
+    def recipe(self) -> str:
+        """Text of the experiment's config and of the files that its keys name."""
+        text = self.experiment.read_text()
+        parts = (yaml.safe_load(text) or {}).values()
+        files = [self.experiment.parent / part for part in parts if isinstance(part, str) and part.endswith(".yaml")]
+        return "\n".join([text, *(file.read_text() for file in files if file.is_file())])
+
+    def cells(self) -> list[Cell]:
+        """All combinations, the first axis slowest."""
+        cells = []
+        for combination in itertools.product(*(values.items() for values in self.axes.values())):
+            names = [str(name) for name, _ in combination]
+            overrides = dict(self.overrides)
+            for _, changes in combination:
+                overrides.update(changes)
+            cells.append(Cell("-".join(names), dict(zip(self.axes, names)), overrides))
+        return cells

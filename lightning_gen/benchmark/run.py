@@ -1,0 +1,124 @@
+"""lightning-gen benchmark: train, measure and rank a grid of models."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning_gen.benchmark.cell import Job, run_job
+from lightning_gen.benchmark.display import Display
+from lightning_gen.benchmark.grid import Plan
+from lightning_gen.errors import UserError
+from lightning_gen.run_directory import write_atomically
+
+
+def jobs_of(plan: Plan, out: Path) -> dict[str, Job]:
+    """{cell: job} in the grid's order."""
+    return {
+        cell.name: Job(
+            run=out / "cells" / cell.name,
+            fit=["--config", str(plan.experiment), *cell.arguments()],
+            protocol=plan.evaluation,
+            recipe=plan.recipe(),
+            threads=plan.threads,
+        )
+        for cell in plan.cells()
+    }
+
+
+def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
+    """Runs the jobs that are not done, `workers` at a time; returns the names of those that failed.
+
+    Each runs in a process forked from one that has imported everything and computed nothing: a cell starts in
+    milliseconds, shares the libraries' memory with the others, and takes no other with it when it dies.
+    """
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["lightning_gen.benchmark.preload"])
+    waiting = [name for name, job in jobs.items() if not job.done()]
+    running: dict[str, Any] = {}
+    failed: list[str] = []
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                name = waiting.pop(0)
+                running[name] = context.Process(target=run_job, args=(jobs[name],), name=name)
+                running[name].start()
+                display.started(name)
+            time.sleep(0.2)
+            for name, process in list(running.items()):
+                if process.exitcode is None:
+                    continue
+                del running[name]
+                if process.exitcode or not jobs[name].done():
+                    failed.append(name)
+                    display.failed(name, jobs[name].run / "log.txt")
+                else:
+                    display.finished(name)
+            display.refresh()
+    finally:  # an interrupt leaves no orphan behind; what they had checkpointed is resumed the next time
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.join(10)
+    return failed
+
+
+def benchmark(config: str, out: str | None = None, workers: int | None = None) -> Path:
+    """Trains, measures and ranks a grid of models: DIR/table.md, table.csv, plots and a run directory a cell.
+
+    Started again it skips the cells that are done and resumes the one that was cut.
+
+    Args:
+        config: the plan, such as configs/benchmark/digits.yaml.
+        out: the directory; runs/benchmark-NAME by default.
+        workers: cells trained at the same time, instead of the plan's.
+    """
+    plan = Plan.read(Path(config))
+    folder = Path(out or f"runs/benchmark-{plan.name}").resolve()
+    workers = plan.workers if workers is None else workers
+    if workers < 1:
+        raise UserError(f"a benchmark needs at least one worker, got {workers}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "benchmark.yaml", Path(config).read_text())
+    jobs = jobs_of(plan, folder)
+    with Display(plan.name, jobs) as display:
+        failed = train(jobs, workers, display)
+        display.phase("baselines and report")
+        rows = _finish(plan, folder, jobs)
+    from lightning_gen.benchmark.table import print_table
+
+    print_table(rows, plan)
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {len(jobs)} cells failed ({', '.join(failed)}); the others stand in {folder / 'table.md'}. "
+            f"See {jobs[failed[0]].run / 'log.txt'}; the same command tries them again"
+        )
+    return folder
+
+
+def _finish(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Any:
+    """Baselines in a process of their own, which alone needs torch, then the table and the plots."""
+    from lightning_gen.benchmark import table
+
+    context: Any = multiprocessing.get_context(
+        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    )
+    done = {name: job for name, job in jobs.items() if job.done()}
+    if done:
+        from lightning_gen.benchmark.baselines import measure_baselines
+
+        process = context.Process(target=measure_baselines, args=(plan, folder, next(iter(done.values()))))
+        process.start()
+        process.join()
+        if process.exitcode:
+            raise UserError(f"the baselines failed: see {folder / 'baselines' / 'log.txt'}")
+    rows = table.collect(plan, folder, done)
+    table.write(rows, plan, folder)
+    from lightning_gen.benchmark import plots
+
+    plots.write(rows, plan, folder)
+    return rows

@@ -1,0 +1,9 @@
+"""Callbacks: weight averages, checkpoints, sample sheets, throughput, progress."""
+
+from lightning_gen.callbacks.checkpoints import Checkpoints
+from lightning_gen.callbacks.ema import EMA
+from lightning_gen.callbacks.progress import Progress
+from lightning_gen.callbacks.sample_sheet import SampleSheet
+from lightning_gen.callbacks.throughput import Throughput
+
+__all__ = ["EMA", "Checkpoints", "Progress", "SampleSheet", "Throughput"]

@@ -1,0 +1,55 @@
+"""Checkpoints every n steps and at the end, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+
+from lightning_gen.errors import UserError
+from lightning_gen.run_directory import checkpoint_files
+
+
+class Checkpoints(Checkpoint):
+    """Writes `checkpoints/step_NNNNNNNN.ckpt` into the run directory and keeps the newest few.
+
+    Each is written under another name and renamed, so a file with a checkpoint's name is whole. Steps are optimizer
+    steps: with accumulation no checkpoint falls between two micro-batches.
+
+    Args:
+        every_n_steps: optimizer steps between checkpoints; one is written at the end of training in any case.
+        keep: how many of the newest stay; at least 2 leave one behind a damaged file.
+    """
+
+    def __init__(self, every_n_steps: int = 1000, keep: int = 2) -> None:
+        if every_n_steps < 1 or keep < 1:
+            raise UserError(f"checkpoints need every_n_steps and keep of at least 1, got {every_n_steps} and {keep}")
+        self.every_n_steps, self.keep = every_n_steps, keep
+        self._last = -1
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._last = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if trainer.global_step != self._last and trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step != self._last:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        self._last = trainer.global_step
+        folder = Path(trainer.default_root_dir) / "checkpoints"
+        final = folder / f"step_{trainer.global_step:08d}.ckpt"
+        partial = final.with_suffix(".partial")
+        trainer.save_checkpoint(partial, weights_only=False)  # every rank takes part, rank zero writes
+        if trainer.is_global_zero:
+            with open(partial, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(partial, final)
+            for old in checkpoint_files(folder.parent)[self.keep :]:
+                old.unlink(missing_ok=True)

@@ -1,0 +1,222 @@
+"""fit, validate, test, predict: the LightningCLI over run directories."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+
+import lightning_gen.diffusion.module  # noqa: F401  its classes can then be named in configs without their module
+import lightning_gen.networks
+import lightning_gen.optim  # noqa: F401
+from lightning_gen.callbacks import EMA, Checkpoints, Progress, SampleSheet, Throughput
+from lightning_gen.errors import UserError
+from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.loggers import MetricsCSV, wandb_settings
+from lightning_gen.run_directory import checkpoint_files, differences, new_run, run_id, run_of, write_atomically
+
+_TRAINER_DEFAULTS = {
+    # Training is counted in optimizer steps; a data module's stream has no epochs.
+    "max_epochs": -1,
+    "max_steps": 10_000,
+    "check_val_every_n_epoch": None,
+    "val_check_interval": 1000,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
+
+
+class GenerativeCLI(LightningCLI):
+    """Model and data by class path, callbacks as sections of the config, everything a run makes in its directory."""
+
+    def __init__(self, verb: str, args: list[str]) -> None:
+        self.verb, self.run_dir, self.is_new, self.resume = verb, Path(), False, None
+        self.given = args
+        super().__init__(
+            GenerativeModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            trainer_defaults=_TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            parser_kwargs={
+                "exit_on_error": False,
+                **{verb: {"prog": f"lightning-gen {verb}", "exit_on_error": False} for verb in self.subcommands()},
+            },
+            args=[verb, *args],
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run", type=str | None, default=None, help="The run directory; a new one under runs/ by default."
+        )
+        parser.add_lightning_class_args(EMA, "ema")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_lightning_class_args(SampleSheet, "samples")
+        parser.add_lightning_class_args(Progress, "progress")
+        for name in ("shape", "levels", "num_classes"):
+            parser.link_arguments(
+                "data", f"model.init_args.{name}", compute_fn=_Attribute(name), apply_on="instantiate"
+            )
+
+    # ---- before: which directory, new or resumed ------------------------------------------------------------------
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.verb]
+        seed = config.seed_everything
+        self.resolved = self._resolved()
+        self.recipe = {"seed": seed, **{key: self.resolved[key] for key in ("model", "data")}}
+        if config.run is not None:
+            self.run_dir = Path(config.run)
+        elif config.get("ckpt_path") and self.verb != "fit":
+            self.run_dir = run_of(Path(config.ckpt_path))
+        elif self.verb == "fit":
+            self.run_dir, self.is_new = new_run(self._config_name()), True
+        else:
+            raise UserError(f"{self.verb} needs --run DIR or --ckpt_path FILE")
+        self._enter_run(config)
+        config.trainer.default_root_dir = str(self.run_dir)
+        self._complete_wandb(config)
+
+    def _resolved(self) -> dict[str, Any]:
+        """The whole config of this verb as primitives."""
+        return yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))[self.verb]
+
+    def _config_name(self) -> str:
+        """The name of the first config file on the command line."""
+        for flag, value in zip(self.given, self.given[1:]):
+            if flag in ("-c", "--config", "--model"):
+                return Path(value).stem
+        return next((Path(a.split("=", 1)[1]).stem for a in self.given if a.startswith("--config=")), "run")
+
+    def _enter_run(self, config: Any) -> None:
+        own = self.run_dir / "config.yaml"
+        checkpoints = checkpoint_files(self.run_dir)
+        if self.verb != "fit":
+            if config.get("ckpt_path") is None:
+                if not checkpoints:
+                    raise UserError(f"{self.run_dir} holds no checkpoint: is it a run directory, and has the run begun?")
+                config.ckpt_path = str(checkpoints[0])
+            return
+        if own.exists():
+            different = differences(yaml.safe_load(own.read_text()), self.resolved)
+            if different:
+                shown = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in different.items())
+                raise UserError(f"{self.run_dir} belongs to another config ({shown})")
+        if checkpoints and config.get("ckpt_path") is None:
+            config.ckpt_path = str(checkpoints[0])
+        self.resume = config.get("ckpt_path")
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            if self.is_new:  # bad input leaves no empty directory behind
+                self.run_dir.rmdir()
+            raise
+
+    def _complete_wandb(self, config: Any) -> None:
+        loggers = config.trainer.get("logger")
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            class_path = getattr(logger, "class_path", "") or ""
+            if class_path.endswith("WandbLogger"):
+                tags = [config[key].class_path.rpartition(".")[2] for key in ("model", "data")]
+                given = {**logger.init_args.as_dict(), **(logger.get("dict_kwargs") or {})}
+                settings = wandb_settings(self.run_dir, run_id(self.run_dir), given, self.verb, tags)
+                known = logger.init_args.as_dict().keys()
+                for key, value in settings.items():
+                    if key in known:
+                        logger.init_args[key] = value
+                logger.dict_kwargs = {key: value for key, value in settings.items() if key not in known}
+
+    # ---- the trainer ----------------------------------------------------------------------------------------------
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        self.model.seed = self.datamodule.seed = self.config[self.verb].seed_everything
+        self.model.recipe = self.recipe
+        given = self._get(self.config_init, "trainer").get("logger")
+        loggers = [logger for logger in (given if isinstance(given, list) else [given]) if logger not in (None, True, False)]
+        kwargs["logger"] = loggers
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.verb == "fit":  # everything has been built: only now does the run come to be
+            self.is_new = False
+            run_id(self.run_dir)
+            write_atomically(self.run_dir / "config.yaml", yaml.safe_dump(self.resolved, sort_keys=False))
+            trainer.loggers = [MetricsCSV(self.run_dir, _step_of(self.resume)), *loggers]
+        trainer.callbacks.insert(0, Throughput())
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_hyperparams(self.resolved)
+                if logger._offline and trainer.is_global_zero:
+                    print(f"W&B is offline; send this run later with: wandb sync {self.run_dir}/wandb/offline-run-*")
+        return trainer
+
+
+    def predict(self, **kwargs: Any) -> None:
+        self.predictions = self.trainer.predict(**kwargs)
+
+
+class _Attribute:
+    """Reads one attribute of the data module: what a link hands to the model."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, data: LightningDataModule) -> Any:
+        return getattr(data, self.name)
+
+
+def _step_of(checkpoint: str | None) -> int:
+    if checkpoint is None:
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
+def run_verb(verb: str, args: list[str]) -> Path:
+    """Runs one Trainer verb; returns the path of what it made."""
+    # Lightning announces the machine, its other products and every default: what it has to say in earnest is a warning.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    argv, sys.argv = sys.argv, ["lightning-gen"]  # LightningCLI warns of a sys.argv beside its args
+    try:
+        cli = GenerativeCLI(verb, args)
+    finally:
+        sys.argv = argv
+    if verb == "fit":
+        return cli.run_dir
+    folder = cli.run_dir / "evaluation"
+    if verb == "predict":
+        return _write_predictions(cli.predictions, folder / "predict.csv")
+    metrics = {key: float(value) for key, value in cli.trainer.callback_metrics.items() if key != "step"}
+    settings = {"checkpoint": cli.config[verb].ckpt_path, "draws": cli.model.eval_draws}
+    write_atomically(folder / f"{verb}.json", json.dumps({"metrics": metrics, "settings": settings}, indent=2) + "\n")
+    return folder / f"{verb}.json"
+
+
+def _write_predictions(batches: list[dict[str, torch.Tensor]], path: Path) -> Path:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(batches[0])
+    for batch in batches:
+        writer.writerows(zip(*(column.tolist() for column in batch.values())))
+    write_atomically(path, text.getvalue())
+    return path

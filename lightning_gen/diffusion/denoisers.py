@@ -1,0 +1,140 @@
+"""Denoisers map (x_t, logsnr, y) to E[x0 | x_t] and E[eps | x_t]. Solvers, guidance and likelihoods see nothing else.
+
+Two of them are closed forms: what a perfect network would say of Gaussian data, and of the training set itself.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gen.diffusion.parameterizations import Parameterization, Prediction
+from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel, broadcast
+from lightning_gen.diffusion.schedules import NoiseSchedule
+
+
+class Denoiser(ABC):
+    """A denoiser at every noise level of one path."""
+
+    path: GaussianPath
+
+    @abstractmethod
+    def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
+        """x_t [B, ...], logsnr float32 [B] or [], y the data's own (labels, embeddings) or None for no condition."""
+
+    def _scales(self, x_t: Tensor, logsnr: Tensor) -> tuple[Tensor, Tensor]:
+        alpha, sigma, _, _ = self.path.scales(logsnr.to(x_t.dtype))
+        return broadcast(alpha, x_t), broadcast(sigma, x_t)
+
+
+class NetworkDenoiser(Denoiser):
+    """A network and the linear map that turns its output into (x0, eps).
+
+    The state x_t keeps its dtype, the network runs in its own (and under autocast, if that is on), log-SNR stays
+    float32: in bfloat16 a thousand noise levels collapse to about five hundred.
+
+    Args:
+        network: called as network(x, logsnr, cond).
+        conditioner: turns y into `cond`, or None for an unconditional network.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        parameterization: Parameterization,
+        schedule: NoiseSchedule,
+        path: GaussianPath,
+        conditioner: nn.Module | None = None,
+    ) -> None:
+        self.network, self.conditioner = network, conditioner
+        self.parameterization, self.schedule, self.path = parameterization, schedule, path
+
+    def output(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None, drop: Tensor | None = None) -> Tensor:
+        """What the network says, in x_t's dtype. `drop` [B] replaces those rows' y by the null condition."""
+        cond = None
+        if self.conditioner is not None:
+            cond = self.conditioner(y, drop) if y is not None else self.conditioner.null(len(x_t), x_t.device)
+        dtype = next((p.dtype for p in self.network.parameters()), x_t.dtype)
+        return self.network(x_t.to(dtype), logsnr.float().expand(len(x_t)), cond).to(x_t.dtype)
+
+    def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
+        level = self.path.at(self.schedule, self.schedule.time(logsnr.to(x_t.dtype)))
+        return self.parameterization.to_prediction(self.output(x_t, logsnr, y), x_t, level)
+
+
+class GaussianDenoiser(Denoiser):
+    """The posterior mean when the data are N(mean, covariance): the best any linear denoiser can do.
+
+    E[x0 | x_t] = mean + Q diag(alpha l / (alpha^2 l + sigma^2)) Q^T (x_t - alpha mean), covariance = Q diag(l) Q^T.
+
+    Args:
+        mean: the data's shape.
+        covariance: [D, D] over the flattened data, positive semi-definite.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor, path: GaussianPath) -> None:
+        self.path, self.mean = path, mean
+        values, self.vectors = torch.linalg.eigh(covariance.double())
+        self.values = values.clamp_min(0.0)
+
+    @classmethod
+    def fit(cls, x0: Tensor, path: GaussianPath) -> GaussianDenoiser:
+        """The Gaussian with the mean and covariance of x0 [N, ...]."""
+        return cls(x0.double().mean(0), torch.cov(x0.double().flatten(1).T, correction=0).reshape(x0[0].numel(), -1), path)
+
+    def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
+        alpha, sigma = (s.double() for s in self._scales(x_t.flatten(1), logsnr))
+        centred = (x_t.double() - alpha.reshape(alpha.shape + (1,) * (x_t.ndim - alpha.ndim)) * self.mean).flatten(1)
+        whitened = centred @ self.vectors / (alpha**2 * self.values + sigma**2)
+        x0 = self.mean.flatten() + (whitened * alpha * self.values) @ self.vectors.T
+        eps = sigma * whitened @ self.vectors.T
+        return Prediction(x0.reshape(x_t.shape).to(x_t.dtype), eps.reshape(x_t.shape).to(x_t.dtype))
+
+    def entropy(self) -> Tensor:
+        """Differential entropy of the data, nats."""
+        return 0.5 * (self.values.log() + 1 + torch.log(torch.tensor(2 * torch.pi))).sum()
+
+
+class TrainingSetDenoiser(Denoiser):
+    """The posterior mean when the data are exactly the training set: a softmax-weighted mean of its examples.
+
+    It minimises the training loss over all functions, and samples from it are training examples: what memorising
+    scores. For labelled data `y` restricts the mean to the examples of that class.
+
+    Args:
+        x0: the training set, [N, ...].
+        labels: [N] int64, or None.
+    """
+
+    def __init__(self, x0: Tensor, path: GaussianPath, labels: Tensor | None = None) -> None:
+        self.path, self.labels = path, labels
+        self.examples = x0.flatten(1)
+        self.square = self.examples.square().sum(1)
+
+    def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
+        examples, square = self.examples.to(x_t.dtype), self.square.to(x_t.dtype)
+        alpha, sigma = self._scales(x_t.flatten(1), logsnr)
+        # -|x_t - alpha x_i|^2 / (2 sigma^2), less what all i share
+        logits = (alpha * (x_t.flatten(1) @ examples.T) - 0.5 * alpha**2 * square) / sigma**2
+        if y is not None and self.labels is not None:
+            logits = logits.masked_fill(y[:, None] != self.labels[None], -torch.inf)
+        x0 = (logits.softmax(1) @ examples).reshape(x_t.shape)
+        alpha, sigma = self._scales(x_t, logsnr)
+        return Prediction(x0, (x_t - alpha * x0) / sigma)
+
+
+class Conditioned(Denoiser):
+    """A denoiser with y bound to it, counting its evaluations: what a solver is given."""
+
+    def __init__(self, denoiser: Denoiser, y: Tensor | None) -> None:
+        self.denoiser, self.y, self.path, self.evaluations = denoiser, y, denoiser.path, 0
+
+    def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
+        self.evaluations += 1
+        return self.denoiser(x_t, logsnr, self.y if y is None else y)
+
+    def at(self, x_t: Tensor, level: NoiseLevel) -> Prediction:
+        """The prediction at a level."""
+        return self(x_t, level.logsnr)

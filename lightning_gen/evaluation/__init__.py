@@ -1,0 +1,1 @@
+"""Sample quality and likelihood, measured the same way for every family."""

@@ -1,0 +1,287 @@
+"""GenerativeModule: the contract every family meets, and the training it shares."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ContextManager, Protocol
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_gen.errors import NoLikelihood, UserError
+from lightning_gen.likelihood import Likelihood
+from lightning_gen.random_source import GeneratorSource, IndexedSource, RandomSource, derive_seed
+
+CHECKPOINT_KEY = "lightning_gen"
+"""Where a checkpoint holds the recipe (resolved model and data config, as primitives) and the weight averages."""
+
+SCHEMA = 1
+"""Version of what stands under `CHECKPOINT_KEY`."""
+
+EVALUATION_SEED = 0
+"""Seed of the noise of validation and test: the same for every run, so that curves can be compared pair by pair."""
+
+
+class WeightAverages(Protocol):
+    """What a module asks of the callback that keeps averages of its weights."""
+
+    def scope(self, module: GenerativeModule, name: str | None = None) -> ContextManager[None]: ...
+
+    def write(self, module: GenerativeModule, checkpoint: dict[str, Any]) -> None: ...
+
+    def read(self, module: GenerativeModule, checkpoint: dict[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True)
+class LossDraws:
+    """Where the randomness of one evaluation of the training loss comes from.
+
+    Attributes:
+        rows: [B], this batch's rows within the whole batch (all ranks and micro-batches), int64.
+        total: size of that whole batch.
+        shared: a source that is the same on every rank, for what is drawn for the whole batch at once.
+        own: a source for this batch's rows.
+    """
+
+    rows: Tensor
+    total: int
+    shared: RandomSource
+    own: RandomSource
+
+
+class GenerativeModule(LightningModule, ABC):
+    """A generative model of data with `shape`, `levels` and `num_classes` (the data module's; no config states them).
+
+    A family defines `build`, `training_loss`, `sample` and, if it has one, `log_likelihood`.
+
+    Args:
+        shape: of one example: (C, H, W), (N,) or (D,).
+        levels: L of integers {0..L-1}, or None for real vectors.
+        num_classes: of the labels, or None where the data have none.
+        optimizer: makes the optimizer from the parameters.
+        lr_schedule: makes the learning-rate schedule, stepped once per optimizer step, or None for a constant rate.
+        compile: compile the networks in place with torch.compile when training starts.
+        eval_draws: noise draws per example of the likelihood that validation and test report.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        levels: int | None,
+        num_classes: int | None,
+        optimizer: Callable[[Any], Optimizer] = lambda params: AdamW(params, lr=1e-3, weight_decay=0.0, fused=True),
+        lr_schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        compile: bool = False,
+        eval_draws: int = 1,
+    ) -> None:
+        super().__init__()
+        self.shape, self.levels, self.num_classes = tuple(shape), levels, num_classes
+        self.optimizer_factory, self.lr_schedule_factory = optimizer, lr_schedule
+        self.compile_networks, self.eval_draws = compile, eval_draws
+        self.seed = 0  # of the run; the command line sets it
+        self.recipe: dict[str, Any] | None = None  # what rebuilds this module and its data; the command line sets it
+        self.weights = "raw"  # which weights the parameters hold: `lightning_gen.load` sets it
+        self.averages: WeightAverages | None = None
+        self._draws: LossDraws | None = None
+        self._built = False
+
+    # ---- what a family defines ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def build(self) -> None:
+        """Makes the networks, now that the data's shape is known. Called once."""
+
+    @abstractmethod
+    def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """`loss` and its named parts, scalars, for data in their own domain. Draws from `self.draws(x)`."""
+
+    @abstractmethod
+    def sample(
+        self, num: int, y: Tensor | None = None, *, sampler: Any | None = None, rng: RandomSource | None = None
+    ) -> Tensor:
+        """[num, *shape] in the data's own domain: integers where `levels` is set.
+
+        Args:
+            y: conditions [num, ...]; None draws them, for a conditional model of labelled data.
+            sampler: of the family; the module's own by default.
+            rng: an `IndexedSource` of indices 0..num-1 with seed 0 by default.
+        """
+
+    def log_likelihood(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        estimator: Any | None = None,
+        draws: int = 1,
+        rng: RandomSource | None = None,
+    ) -> Likelihood:
+        """Per-example log-likelihood of data in their own domain; never holds the loss's knobs.
+
+        Raises:
+            NoLikelihood: if the family has none.
+        """
+        raise NoLikelihood(f"{type(self).__name__} has no likelihood")
+
+    def initialize(self, x: Tensor, y: Tensor | None = None) -> None:
+        """Data-dependent start on one global batch: once, before averaging, compiling and DDP see the weights."""
+
+    def networks(self) -> Iterator[nn.Module]:
+        """The networks that `compile` compiles."""
+        return iter(())
+
+    # ---- randomness -----------------------------------------------------------------------------------------------
+
+    def draws(self, x: Tensor) -> LossDraws:
+        """The randomness of the loss at hand. Outside `fit` it is torch's global state, the batch being the whole."""
+        if self._draws is not None:
+            return self._draws
+        source = GeneratorSource(device=x.device)
+        return LossDraws(torch.arange(len(x), device=x.device), len(x), source, source)
+
+    def default_rng(self, num: int) -> RandomSource:
+        """What `sample` and `log_likelihood` draw from when they are given no source."""
+        return IndexedSource(EVALUATION_SEED, range(num), self.device)
+
+    @contextmanager
+    def drawing(self, draws: LossDraws) -> Iterator[None]:
+        """`training_loss` draws from `draws` within this scope."""
+        self._draws, before = draws, self._draws
+        try:
+            yield
+        finally:
+            self._draws = before
+
+    # ---- building and saving --------------------------------------------------------------------------------------
+
+    def configure_model(self) -> None:
+        if self._built:
+            return
+        self.build()
+        self._built = True
+        trainer = self._trainer
+        if trainer is not None and trainer.training and trainer.ckpt_path is None and trainer.datamodule is not None:
+            overridden = type(self).initialize is not GenerativeModule.initialize
+            if overridden:
+                first = trainer.datamodule.first_batch()
+                self.initialize(first.x, first.y)
+
+    def on_fit_start(self) -> None:
+        if self.compile_networks:
+            for network in self.networks():
+                network.compile()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = {
+            "schema": SCHEMA,
+            "recipe": self.recipe,
+            "data": {"shape": list(self.shape), "levels": self.levels, "num_classes": self.num_classes},
+        }
+        if self.averages is not None:
+            self.averages.write(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.averages is not None:
+            self.averages.read(self, checkpoint)
+
+    def ema_scope(self, name: str | None = None) -> ContextManager[None]:
+        """Within it the parameters are their average: the first decay's, or the named one's. No averages: no change."""
+        return self.averages.scope(self, name) if self.averages is not None else nullcontext()
+
+    # ---- optimisation ---------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
+        if self.lr_schedule_factory is None:
+            return optimizer
+        return [optimizer], [{"scheduler": self.lr_schedule_factory(optimizer), "interval": "step", "frequency": 1}]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by the norm in one fused pass and logs it.
+
+        Lightning refuses to clip for a fused optimizer in mixed precision, although only the loss scaler of 16-mixed
+        has anything to undo first.
+        """
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise UserError(f"gradients are clipped by their norm, not by {str(gradient_clip_algorithm)!r}")
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        if gradient_clip_val or self._logs_now():
+            limit = gradient_clip_val or float("inf")
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
+            if self._logs_now():
+                self.log("optim/grad_norm", norm)
+
+    def _logs_now(self) -> bool:
+        """Whether the step at hand is one that reaches the loggers; others pay nothing for logging."""
+        return (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    # ---- steps ----------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # Dropout and the loss draw from the global state, and the state of this step is a function of
+        # (seed, step, rank): a resumed run repeats itself with no random state in the checkpoint.
+        trainer = self.trainer
+        micro = batch_idx % trainer.accumulate_grad_batches
+        torch.manual_seed(derive_seed(self.seed, "step", trainer.global_step, micro, self.global_rank))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        trainer = self.trainer
+        own = GeneratorSource(device=batch.x.device)
+        if hasattr(trainer.datamodule, "global_rows"):
+            rows, total = trainer.datamodule.global_rows(batch_idx % trainer.accumulate_grad_batches)
+        else:
+            rows, total = torch.arange(len(batch.x)), len(batch.x)
+        shared = GeneratorSource(derive_seed(self.seed, "shared", trainer.global_step), batch.x.device)
+        with self.drawing(LossDraws(rows.to(batch.x.device), total, shared, own)):
+            parts = self.training_loss(batch.x, batch.y)
+        if self._logs_now():
+            # "step" is the x-axis: the number of optimizer steps this one completes (Lightning's own counts from 0)
+            step = {"step": torch.tensor(float(trainer.global_step + 1))}
+            self.log_dict({**{f"train/{name}": value.detach() for name, value in parts.items()}, **step})
+        return parts["loss"]
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step(batch, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluation_step(batch, "test")
+
+    def _evaluation_step(self, batch: Any, stage: str) -> None:
+        own = IndexedSource(EVALUATION_SEED, batch.index, batch.x.device)
+        log = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": len(batch.x)}
+        # The loss's times are stratified over the whole split, as if it were one batch, whatever the batch size.
+        split = self.trainer.datamodule.split(stage)
+        shared = GeneratorSource(EVALUATION_SEED, batch.x.device)
+        with self.drawing(LossDraws(batch.index, len(split), shared, own.fork("loss"))):
+            parts = self.training_loss(batch.x, batch.y)
+        # A "step" among the metrics is the loggers' x-axis; Lightning's own would be one less.
+        step = {"step": torch.tensor(float(self.trainer.global_step))}
+        self.log_dict({**{f"{stage}/{name}": value for name, value in parts.items()}, **step}, **log)
+        try:
+            likelihood = self.log_likelihood(batch.x, batch.y, draws=self.eval_draws, rng=own.fork("likelihood"))
+        except NoLikelihood:
+            return
+        terms = {f"{stage}/{name}": value.mean().float() for name, value in likelihood.terms.items()}
+        if self.levels is not None:
+            terms[f"{stage}/bits_per_dim"] = likelihood.bits_per_dim().mean().float()
+        self.log_dict({**terms, f"{stage}/log_prob_nats": likelihood.log_prob.mean().float()}, **log)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """Per-example log-likelihood and its terms, in nats, by the example's index."""
+        rng = IndexedSource(EVALUATION_SEED, batch.index, batch.x.device).fork("likelihood")
+        likelihood = self.log_likelihood(batch.x, batch.y, draws=self.eval_draws, rng=rng)
+        return {"index": batch.index, "log_prob_nats": likelihood.log_prob, **likelihood.terms}

@@ -1,0 +1,84 @@
+"""Models from checkpoints alone: no config file, no command line."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_gen.errors import UserError
+from lightning_gen.generative_module import CHECKPOINT_KEY, SCHEMA, GenerativeModule
+from lightning_gen.run_directory import find_checkpoint, run_of
+from lightning_gen.specs import build
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The checkpoint a path means (a file, or a run directory's newest), on the CPU.
+
+    Raises:
+        UserError: if there is none, or it is not one of ours.
+    """
+    file = find_checkpoint(path)
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise UserError(f"{file} cannot be read as a checkpoint ({type(error).__name__})") from error
+    ours = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
+    if not ours or not ours.get("recipe"):
+        raise UserError(f"{file} does not say how to rebuild its model: it was not written by lightning_gen's command line")
+    if ours["schema"] > SCHEMA:
+        raise UserError(f"{file} has schema {ours['schema']}; this version reads up to {SCHEMA}")
+    return checkpoint
+
+
+def load(path: str | os.PathLike[str], weights: str = "ema") -> GenerativeModule:
+    """Rebuilds a model of any family from a run directory or a checkpoint, in eval mode, on the CPU.
+
+    Args:
+        path: a run directory (its newest checkpoint) or a checkpoint file.
+        weights: "ema", the first average (the raw weights, said by a warning, where the run kept none); "ema:0.9999", a
+            named one; "raw", none.
+
+    The module's `weights` says what it holds in the end. Raises UserError for a missing or foreign checkpoint, or an
+    average that it does not hold.
+    """
+    return from_checkpoint(read_checkpoint(path), weights, name=str(path))
+
+
+def from_checkpoint(checkpoint: dict[str, Any], weights: str = "ema", name: str = "the checkpoint") -> GenerativeModule:
+    """`load` of a checkpoint already read."""
+    ours = checkpoint[CHECKPOINT_KEY]
+    module: GenerativeModule = build(ours["recipe"]["model"], GenerativeModule, **ours["data"])
+    module.recipe, module.seed = ours["recipe"], ours["recipe"].get("seed", 0)
+    module.configure_model()
+    state, module.weights = dict(checkpoint["state_dict"]), "raw"
+    averages = ours.get("averages", {}).get("weights", {})
+    if weights != "raw":
+        kind, _, decay = weights.partition(":")
+        if kind != "ema":
+            raise UserError(f"weights are 'raw', 'ema' or 'ema:DECAY', not {weights!r}")
+        decay = decay or next(iter(averages), "")
+        if decay in averages:
+            state.update(averages[decay])
+            module.weights = f"ema:{decay}"
+        elif ":" in weights:
+            raise UserError(f"{name} holds no average {decay!r}, only {', '.join(averages) or 'raw weights'}")
+        else:
+            warnings.warn(f"{name} holds no averaged weights; its raw weights are used", stacklevel=3)
+    module.load_state_dict(state)
+    return module.eval()
+
+
+def load_data(checkpoint: dict[str, Any]) -> Any:
+    """The data module a checkpoint was trained on."""
+    from lightning.pytorch import LightningDataModule
+
+    return build(checkpoint[CHECKPOINT_KEY]["recipe"]["data"], LightningDataModule)
+
+
+def folder_of(path: str | os.PathLike[str]) -> Path:
+    """The run directory that `path`, a run or a checkpoint, belongs to."""
+    return Path(path) if Path(path).is_dir() else run_of(Path(path))

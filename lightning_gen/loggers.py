@@ -1,0 +1,114 @@
+"""Where metrics go: always a CSV in the run directory, and W&B when the config names it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import netrc
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_gen.metrics_file import read_rows
+from lightning_gen.run_directory import write_atomically
+
+
+class MetricsCSV(Logger):
+    """`metrics.csv`: one row a step, one column a metric, on the disk as soon as it is logged.
+
+    Unlike Lightning's CSVLogger it keeps what is there: a resumed run drops the rows after the step it resumes from and
+    goes on. A further metric of the last step replaces the last row, a new column rewrites the file.
+
+    Args:
+        run: the run directory.
+        resume_step: the step of the checkpoint resumed from, or 0.
+    """
+
+    def __init__(self, run: Path, resume_step: int = 0) -> None:
+        super().__init__()
+        self.path = Path(run) / "metrics.csv"
+        self._columns: list[str] = ["step"]
+        self._last: dict[str, str] = {}  # the last row, and where in the file it begins
+        self._offset = 0
+        if self.path.exists() and rank_zero_only.rank == 0:
+            rows = read_rows(self.path)
+            self._columns = list(rows[0]) if rows else self._columns
+            self._rewrite([row for row in rows if row["step"].isdigit() and int(row["step"]) <= resume_step])
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def root_dir(self) -> str:
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """The run's config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        row = {k: repr(float(v)) for k, v in metrics.items() if k != "epoch"}
+        if step is None or not row:
+            return
+        same = self._last.get("step") == str(step)
+        new = sorted(row.keys() - set(self._columns))
+        if new:
+            self._columns += new
+            rows = read_rows(self.path) if self.path.exists() else []
+            self._rewrite([*(rows[:-1] if same else rows), {**(self._last if same else {"step": str(step)}), **row}])
+            return
+        with open(self.path, "rb+") as file:
+            file.seek(self._offset if same else 0, os.SEEK_SET if same else os.SEEK_END)
+            self._offset = file.tell()
+            self._last = {**(self._last if same else {"step": str(step)}), **row}
+            file.write(self._text([self._last]).encode())
+            file.truncate()
+
+    def _text(self, rows: list[dict[str, str]]) -> str:
+        text = io.StringIO()
+        csv.DictWriter(text, self._columns, restval="", lineterminator="\n").writerows(rows)
+        return text.getvalue()
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        before = self._text([{c: c for c in self._columns}, *rows[:-1]])
+        write_atomically(self.path, before + self._text(rows[-1:]))
+        self._last, self._offset = (dict(rows[-1]) if rows else {}), len(before.encode())
+
+
+def wandb_has_key() -> bool:
+    """Whether W&B could log in without asking."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0].split(":")[0]
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def wandb_settings(run: Path, identity: str, init_args: dict[str, Any], job_type: str, tags: list[str]) -> dict[str, Any]:
+    """What a WandbLogger named in a config lacks: it lives in the run directory, resumes, and never asks for a key."""
+    settings = {k: v for k, v in init_args.items() if v is not None}
+    offline = settings.get("offline") or os.environ.get("WANDB_MODE") == "offline" or not wandb_has_key()
+    return {
+        "project": "lightning_gen",
+        "name": run.name,
+        "tags": tags,
+        "job_type": job_type,
+        **settings,
+        "offline": offline,
+        "save_dir": str(run),
+        "id": identity,
+        "resume": "allow",
+        "log_model": False,
+    }

@@ -1,0 +1,35 @@
+"""Learning-rate schedules, stepped once per optimizer step."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_gen.errors import UserError
+
+
+class Warmup(LambdaLR):
+    """Linear warm-up to the optimizer's rate over `warmup_steps`, constant after."""
+
+    def __init__(self, optimizer: Optimizer, warmup_steps: int = 1000) -> None:
+        if warmup_steps < 0:
+            raise UserError(f"warmup_steps must not be negative, got {warmup_steps}")
+        super().__init__(optimizer, lambda step: min(1.0, (step + 1) / (warmup_steps + 1)))
+
+
+class WarmupCosine(LambdaLR):
+    """Linear warm-up, then half a cosine down to `final` times the optimizer's rate at `total_steps`."""
+
+    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> None:
+        if not 0 <= warmup_steps < total_steps:
+            raise UserError(f"warmup_steps must lie in [0, total_steps), got {warmup_steps} of {total_steps}")
+
+        def factor(step: int) -> float:
+            if step < warmup_steps:
+                return (step + 1) / (warmup_steps + 1)
+            progress = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
+            return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        super().__init__(optimizer, factor)

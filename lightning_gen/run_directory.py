@@ -1,0 +1,118 @@
+"""The run directory: one place for everything a run makes, entered again by every restart.
+
+    config.yaml            whole and resolved
+    run_id                 of the W&B run, written before the first step
+    checkpoints/           step_NNNNNNNN.ckpt, the newest few
+    metrics.csv            a row a logged step
+    samples/               sheets
+    evaluation/NAME.json   what `evaluate` measured
+    wandb/
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+from lightning_gen.errors import UserError
+
+MAY_DIFFER = (
+    "run",
+    "config",
+    "ckpt_path",
+    "weights_only",
+    "trainer.max_steps",
+    "trainer.max_time",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.default_root_dir",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "progress",
+)
+"""Keys in which a resumed run may differ from the run's own config."""
+
+
+def new_run(name: str, root: Path = Path("runs")) -> Path:
+    """A directory root/NAME-K that did not exist, made now; K counts from 1."""
+    root.mkdir(parents=True, exist_ok=True)
+    taken = [int(m[1]) for p in root.iterdir() if (m := re.fullmatch(re.escape(name) + r"-(\d+)", p.name))]
+    number = max(taken, default=0) + 1
+    while True:
+        try:
+            (root / f"{name}-{number}").mkdir()
+            return root / f"{name}-{number}"
+        except FileExistsError:  # another process was faster
+            number += 1
+
+
+def checkpoint_files(run: Path) -> list[Path]:
+    """The run's checkpoints, newest first."""
+    return sorted((run / "checkpoints").glob("step_*.ckpt"), reverse=True)
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint that `path` means: itself, or the newest of a run directory.
+
+    Raises:
+        UserError: if there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"there is no run or checkpoint at {path}")
+    files = checkpoint_files(path)
+    if not files:
+        raise UserError(f"{path} holds no checkpoint: is it a run directory, and has the run begun?")
+    return files[0]
+
+
+def run_of(checkpoint: Path) -> Path:
+    """The run directory a checkpoint lies in, or the checkpoint's own folder where it lies alone."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+
+
+def run_id(run: Path) -> str:
+    """The run's id, made on the first call: eight letters and digits, unique enough for one W&B project."""
+    file = run / "run_id"
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        write_atomically(file, secrets.token_hex(4) + "\n")
+        return file.read_text().strip()
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes the whole text or nothing: a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} to {"a.b": 1}. Lists are leaves."""
+    if not isinstance(config, dict) or not config:
+        return {prefix: config}
+    items: dict[str, Any] = {}
+    for key, value in config.items():
+        items.update(flatten(value, f"{prefix}.{key}" if prefix else str(key)))
+    return items
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys in which a resumed run's config differs from the run's own and may not: {key: (old, new)}."""
+    old_items, new_items = flatten(old), flatten(new)
+    return {
+        key: (old_items.get(key), new_items.get(key))
+        for key in sorted(old_items.keys() | new_items.keys())
+        if old_items.get(key) != new_items.get(key)
+        and not any(key == free or key.startswith(free + ".") for free in MAY_DIFFER)
+    }
