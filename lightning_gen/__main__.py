@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Callable
 
 _VERBS = {
     "fit": ("lightning_gen.cli", "fit", "train, or resume, the run directory --run"),
@@ -50,6 +51,16 @@ def _users_error(error: BaseException) -> Exception | None:
     return error if isinstance(error, argparse.ArgumentError) else None
 
 
+def _call(function: Callable[..., object], prog: str, args: list[str]) -> object:
+    """Calls a typed function with the arguments of a command line: what has no default is positional."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=prog, exit_on_error=False, description=(function.__doc__ or "").partition("\n")[0])
+    # `evaluate RUN`, but `benchmark --config FILE`, like the Trainer's verbs
+    parser.add_function_arguments(function, as_positional="config" not in function.__annotations__)
+    return function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
+
+
 def main(args: list[str] | None = None) -> int:
     """Runs one verb; returns the exit status (2 for bad input)."""
     args = list(sys.argv[1:] if args is None else args)
@@ -80,15 +91,7 @@ def main(args: list[str] | None = None) -> int:
 
             made = run_verb(verb, rest)
         else:
-            from jsonargparse import auto_cli
-
-            made = auto_cli(
-                getattr(importlib.import_module(module), function),
-                args=rest,
-                as_positional=True,
-                prog=f"lightning-gen {verb}",
-                exit_on_error=False,
-            )
+            made = _call(getattr(importlib.import_module(module), function), f"lightning-gen {verb}", rest)
     except Exception as error:
         cause = _users_error(error)
         if debug or cause is None:

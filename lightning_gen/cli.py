@@ -98,7 +98,7 @@ class GenerativeCLI(LightningCLI):
 
     def _resolved(self) -> dict[str, Any]:
         """The whole config of this verb as primitives."""
-        return yaml.safe_load(self.parser.dump(self.config, skip_none=False, format="yaml"))[self.verb]
+        return yaml.safe_load(self.parser.dump(self.config, skip_unset=False, format="yaml"))[self.verb]
 
     def _config_name(self) -> str:
         """The name of the first config file on the command line."""

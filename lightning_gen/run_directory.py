@@ -93,8 +93,11 @@ def write_atomically(path: Path, text: str) -> None:
     """Writes the whole text or nothing: a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    try:
+        partial.write_text(text)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

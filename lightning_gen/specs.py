@@ -10,13 +10,33 @@ from lightning_gen.errors import UserError
 
 
 def build(spec: dict[str, Any], base: type, **given: Any) -> Any:
-    """An object from {"class_path", "init_args"} as primitives, nested ones included; `given` are further arguments."""
+    """An object from {"class_path", "init_args"} as primitives, nested ones included; `given` are further arguments.
+
+    Raises:
+        UserError: no such class below `base`, arguments it does not take, or what its constructor refuses.
+    """
+    from argparse import ArgumentError
+
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(base, "object")
     spec = {"class_path": spec["class_path"], "init_args": {**spec.get("init_args", {}), **given}}
-    return parser.instantiate_classes(parser.parse_object({"object": spec}))["object"]
+    try:
+        return parser.instantiate_classes(parser.parse_object({"object": spec}))["object"]
+    except ArgumentError as error:
+        raise UserError(f"cannot build {spec['class_path']}: {_essence(str(error))}") from error
+    except ValueError as error:  # what the constructor raised, wrapped by the parser
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise
+
+
+def _essence(message: str) -> str:
+    """What a parser's message says, without the types it tried and the value it was given."""
+    noise = ('Parser key "object"', "Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'None")
+    lines = [line.strip() for line in message.splitlines()]
+    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
 
 
 def parameters(kind: type) -> list[str]:
@@ -38,16 +58,23 @@ def resolve(class_path: str) -> Any:
 
 
 def overridden(current: Any, spec: dict[str, Any] | None) -> Any:
-    """`current` with the fields that `spec` names replaced, or what `spec` names whole."""
+    """`current` with the fields that `spec` names replaced, or what `spec` names whole.
+
+    Raises:
+        UserError: where that cannot be built.
+    """
     if spec is None:
         return current
-    if "class_path" in spec or current is None:
-        return build(spec, object)
-    given = {key: getattr(current, key) for key in parameters(type(current)) if hasattr(current, key)}
+    if "class_path" in spec:
+        return build(spec, resolve(spec["class_path"]))
+    if current is None:
+        raise UserError("there is nothing to override: name a class_path")
+    kind = type(current)
+    given = {key: getattr(current, key) for key in parameters(kind) if hasattr(current, key)}
     unknown = spec.get("init_args", {}).keys() - given.keys()
     if unknown:
-        raise UserError(f"{type(current).__name__} has no {sorted(unknown)[0]!r}, only {', '.join(given)}")
-    return type(current)(**{**given, **spec.get("init_args", {})})
+        raise UserError(f"{kind.__name__} has no {sorted(unknown)[0]!r}, only {', '.join(given)}")
+    return build({"class_path": _path(kind), "init_args": {**given, **spec.get("init_args", {})}}, kind)
 
 
 def describe(thing: Any) -> Any:
@@ -55,8 +82,11 @@ def describe(thing: Any) -> Any:
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
     names = [name for name in parameters(type(thing)) if hasattr(thing, name)]
-    kind = type(thing)
     return {
-        "class_path": f"{kind.__module__}.{kind.__qualname__}",
+        "class_path": _path(type(thing)),
         "init_args": {name: describe(getattr(thing, name)) for name in names},
     }
+
+
+def _path(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

@@ -30,7 +30,7 @@ class Checkpoints(Checkpoint):
         self.every_n_steps, self.keep = every_n_steps, keep
         self._last = -1
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # the step of a resumed run is restored by now
         self._last = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:

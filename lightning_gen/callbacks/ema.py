@@ -48,6 +48,8 @@ class Power(AverageProfile):
     """
 
     def decay(self, value: float, update: int) -> float:
+        if value > 12**-0.5:  # the mean of all steps, gamma = 0; beyond it late steps would weigh less than early ones
+            raise UserError(f"the share of an average of power profile lies in (0, 0.288], got {value}")
         inverse = value**-2
         gamma = np.roots([1, 7, 16 - inverse, 12 - inverse]).real.max()
         return float((1 - 1 / update) ** (gamma + 1))
@@ -69,6 +71,8 @@ class EMA(Callback):
         if any(not 0.0 < decay < 1.0 for decay in decays):
             raise UserError(f"EMA decays lie in (0, 1), got {decays}")
         self.decays, self.profile = list(decays), profile or WarmUp()
+        for decay in decays:
+            self.profile.decay(decay, 1)  # refused here, not after the first step
         self.updates = 0
         self._shadows: dict[str, dict[str, Tensor]] = {}
         self._raw: dict[str, Tensor] | None = None  # the parameters' own values while a scope is open
@@ -86,7 +90,8 @@ class EMA(Callback):
     def _parameters(module: GenerativeModule) -> dict[str, Tensor]:
         return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
+        # not on_fit_start: a resumed run's step is not restored by then
         if self.decays:
             self._prepare(pl_module)
         self._last_step = trainer.global_step

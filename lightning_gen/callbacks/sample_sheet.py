@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from lightning_gen.errors import UserError
 from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
 from lightning_gen.random_source import IndexedSource
 
@@ -28,7 +30,7 @@ class SampleSheet(Callback):
         self.every_n_steps, self.num = every_n_steps, num
         self._last = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModule) -> None:  # the step of a resumed run is restored by now
         self._last = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: GenerativeModule, *args: Any) -> None:
@@ -46,13 +48,20 @@ class SampleSheet(Callback):
             return
         from lightning_gen.pictures import save_samples
 
-        was_training = module.training
+        modes = [(part, part.training) for part in module.modules()]
         module.eval()
-        with module.ema_scope(), torch.no_grad():
-            samples = module.sample(self.num, rng=IndexedSource(EVALUATION_SEED, range(self.num), module.device))
-        module.train(was_training)
+        try:
+            with module.ema_scope(), torch.no_grad():
+                samples = module.sample(self.num, rng=IndexedSource(EVALUATION_SEED, range(self.num), module.device))
+        finally:
+            for part, mode in modes:
+                part.training = mode
         path = Path(trainer.default_root_dir) / "samples" / f"step_{trainer.global_step:08d}.png"
-        save_samples(samples.cpu(), module.levels, path)
+        try:
+            save_samples(samples.cpu(), module.levels, path)
+        except UserError as error:  # data that have no picture, or samples that are not finite: training goes on
+            warnings.warn(f"no sample sheet at step {trainer.global_step}: {error}", stacklevel=2)
+            return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("samples", [str(path)], step=trainer.global_step)

@@ -6,7 +6,13 @@ The mathematics imports torch alone; Lightning comes in when `GaussianDiffusion`
 from typing import Any
 
 from lightning_gen.diffusion.bounds import VariationalBound
-from lightning_gen.diffusion.denoisers import Denoiser, GaussianDenoiser, NetworkDenoiser, TrainingSetDenoiser
+from lightning_gen.diffusion.denoisers import (
+    Conditioned,
+    Denoiser,
+    GaussianDenoiser,
+    NetworkDenoiser,
+    TrainingSetDenoiser,
+)
 from lightning_gen.diffusion.guidance import ClassifierFree, Guidance
 from lightning_gen.diffusion.parameterizations import (
     DataPrediction,
@@ -35,6 +41,7 @@ __all__ = [
     "SNR",
     "Ancestral",
     "ClassifierFree",
+    "Conditioned",
     "Cosine",
     "DataPrediction",
     "Denoiser",

@@ -74,6 +74,7 @@ class GaussianDiffusion(GenerativeModule):
         self.sampler = sampler or DiffusionSampler()
         self.bound = bound or VariationalBound()
         self.label_dropout = label_dropout
+        self.conditioner: nn.Module | None = None
         self.decoder = VectorDecoder() if levels is None else LevelDecoder(levels)
         self.check()
 
@@ -95,7 +96,8 @@ class GaussianDiffusion(GenerativeModule):
             raise IncompatibleAxes("classifier-free guidance needs a model trained with label_dropout above 0")
 
     def build(self) -> None:
-        self.conditioner = self.conditioner_factory(self.num_classes) if self.conditioner_factory else None
+        if self.conditioner_factory is not None:
+            self.conditioner = self.conditioner_factory(self.num_classes)
         cond_dim = self.conditioner.dim if self.conditioner is not None else None
         self.network = self.network_factory(self.shape, self.shape[0], cond_dim)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 LONGEST_PERIOD = 80.0
 """Nats. Twice the 40 nats that schedules span, so that the slowest sine is one-to-one over the whole range."""
 SHORTEST_PERIOD = 0.5
-"""Nats. A thousand steps over 20 nats lie 0.02 apart, a quarter of a radian here: plain even to bfloat16 layers downstream.
+"""Nats. A thousand steps over 20 nats lie 0.02 apart, a quarter of a radian here: plain even to bfloat16 layers.
 Faster sines would only let the network tell apart noise levels at which the answer is the same."""
 
 

@@ -14,7 +14,7 @@ from lightning_gen.errors import UserError
 from lightning_gen.networks import MLP, UNet
 
 NETWORKS = {
-    "unet": lambda cond_dim=None: UNet((2, 7, 6), 3, cond_dim, channels=8, multipliers=(1, 2), blocks=1, attention=(4,)),
+    "unet": lambda cond_dim=None: UNet((2, 7, 6), 3, cond_dim, channels=8, multipliers=(1, 2), blocks=1, attention=[4]),
     "mlp": lambda cond_dim=None: MLP((5,), 3, cond_dim, width=16, depth=2),
 }
 SHAPES = {"unet": (2, 7, 6), "mlp": (5,)}

@@ -1,0 +1,128 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+
+from lightning_gen.callbacks import EMA, Checkpoints, SampleSheet
+from lightning_gen.run_directory import find_checkpoint
+
+
+def sheets(run) -> list[int]:
+    return sorted(int(file.stem[5:]) for file in (run / "samples").glob("step_????????.png"))
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """drawn(module): what the module samples from now on, in a list."""
+
+    def function(module):
+        seen, sample = [], module.sample
+
+        def spy(*args, **kwargs):
+            assert not module.training and not torch.is_grad_enabled()
+            seen.append(sample(*args, **kwargs))
+            return seen[-1]
+
+        monkeypatch.setattr(module, "sample", spy)
+        return seen
+
+    return function
+
+
+@pytest.mark.parametrize("every, steps, expected", [(2, 5, [2, 4, 5]), (2, 4, [2, 4]), (9, 1, [1]), (0, 3, [])])
+def test_a_sheet_every_n_steps_and_at_the_end(trainer, model, data, tmp_path, every, steps, expected):
+    trainer(steps, SampleSheet(every, num=3)).fit(model(), data(micro_batch_size=4))
+    assert sheets(tmp_path) == expected
+    for file in (tmp_path / "samples").glob("*"):
+        Image.open(file).verify()
+
+
+def test_a_resumed_run_draws_no_sheet_again(trainer, model, data, tmp_path):
+    trainer(4, SampleSheet(2, 3), Checkpoints(2)).fit(model(), data(micro_batch_size=4))
+    for file in (tmp_path / "samples").iterdir():
+        file.unlink()
+    path = str(find_checkpoint(tmp_path))
+    trainer(6, SampleSheet(2, 3), Checkpoints(2)).fit(model(), data(micro_batch_size=4), ckpt_path=path)
+    assert sheets(tmp_path) == [6]
+
+
+def test_the_noise_is_the_same_each_time_and_a_larger_sheet_begins_with_the_smaller(trainer, model, data, drawn):
+    still = model(optimizer=lambda params: torch.optim.SGD(params, lr=0.0))
+    seen = drawn(still)
+    trainer(3, SampleSheet(1, num=70)).fit(still, data())
+    assert len(seen) == 3 and torch.equal(seen[0], seen[1]) and torch.equal(seen[0], seen[2])
+    again = model(optimizer=lambda params: torch.optim.SGD(params, lr=0.0))
+    again.seed, smaller = 99, drawn(again)  # another run, of another seed
+    trainer(1, SampleSheet(1, num=5)).fit(again, data())
+    torch.testing.assert_close(smaller[0], seen[0][:5])
+
+
+def test_samples_are_of_the_average(trainer, model, data, drawn):
+    raw, averaged = model(), model()
+    of_raw, of_average = drawn(raw), drawn(averaged)
+    trainer(4, SampleSheet(4, 8)).fit(raw, data())
+    trainer(4, EMA([0.9]), SampleSheet(4, 8)).fit(averaged, data())
+    assert not torch.equal(of_raw[0], of_average[0])
+    raw.eval(), averaged.eval()
+    assert torch.equal(raw.sample(8), of_raw[0])
+    with averaged.ema_scope():
+        assert torch.equal(averaged.sample(8), of_average[0])
+    assert torch.equal(averaged.sample(8), of_raw[0])  # and training itself went the same way
+
+
+class Wandb(WandbLogger):
+    def __init__(self) -> None:
+        self.images = []
+
+    def log_image(self, key, images, step=None, **kwargs) -> None:
+        self.images.append((key, images, step))
+
+
+def stage(tmp_path, **kwargs) -> SimpleNamespace:
+    """What the callback asks of a trainer after step 2."""
+    return SimpleNamespace(**{"global_step": 2, "is_global_zero": True, "default_root_dir": str(tmp_path), "loggers": [],
+                              **kwargs})  # fmt: skip
+
+
+def test_random_state_and_modes_are_left_alone(model, tmp_path, monkeypatch):
+    module = model()
+    module.configure_model()
+    module.train()
+    module.network[0].eval()  # a frozen part stays frozen
+    modes, state = [part.training for part in module.modules()], torch.get_rng_state()
+    SampleSheet(1, 4).on_train_batch_end(stage(tmp_path), module)
+    assert sheets(tmp_path) == [2]
+    assert [part.training for part in module.modules()] == modes and torch.equal(torch.get_rng_state(), state)
+
+    def fail(*args, **kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(module, "sample", fail)
+    with pytest.raises(ZeroDivisionError):
+        SampleSheet(1, 4).on_train_batch_end(stage(tmp_path), module)
+    assert [part.training for part in module.modules()] == modes
+
+
+def test_wandb_gets_the_sheet(model, tmp_path):
+    module, wandb = model(), Wandb()
+    module.configure_model()
+    SampleSheet(1, 4).on_train_batch_end(stage(tmp_path, loggers=[wandb]), module)
+    assert wandb.images == [("samples", [str(tmp_path / "samples" / "step_00000002.png")], 2)]
+
+
+def test_only_rank_zero_draws(model, tmp_path):
+    module = model()
+    module.configure_model()
+    SampleSheet(1, 4).on_train_batch_end(stage(tmp_path, is_global_zero=False), module)
+    assert sheets(tmp_path) == []
+
+
+def test_samples_without_a_picture_do_not_end_the_training(trainer, model, data, tmp_path, monkeypatch):
+    module, wandb = model(), Wandb()
+    monkeypatch.setattr(module, "sample", lambda num, rng: torch.zeros(num, 5))
+    module.configure_model()
+    with pytest.warns(UserWarning, match=r"no sample sheet at step 2: samples of shape \(5,\) have no picture"):
+        SampleSheet(1, 4).on_train_batch_end(stage(tmp_path, loggers=[wandb]), module)
+    assert sheets(tmp_path) == [] and wandb.images == []

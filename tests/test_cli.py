@@ -1,0 +1,192 @@
+"""The command line: composition, run directories, resume, clear errors, and a cheap --help."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_gen.__main__ import main
+from lightning_gen.run_directory import checkpoint_files
+
+ROOT = Path(__file__).resolve().parents[1]
+TOY = str(ROOT / "configs" / "experiment" / "toy_diffusion.yaml")
+FAST = [
+    "--data.init_args.num_train=512",
+    "--data.init_args.num_val=64",
+    "--data.init_args.num_test=100",
+    "--data.init_args.batch_size=32",
+    "--model.init_args.network.init_args.width=16",
+    "--model.init_args.network.init_args.depth=1",
+    "--trainer.val_check_interval=4",
+    "--trainer.log_every_n_steps=2",
+    "--samples.every_n_steps=0",
+    "--checkpoints.every_n_steps=4",
+]
+
+
+def fit(run, *more, steps=6):
+    return main(["fit", "--config", TOY, "--run", str(run), f"--trainer.max_steps={steps}", *FAST, *more])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One tiny finished run that the tests of later verbs share."""
+    folder = tmp_path_factory.mktemp("runs") / "toy"
+    assert fit(folder) == 0
+    return folder
+
+
+def test_bare_help_imports_nothing_heavy():
+    heavy = "torch", "lightning", "jsonargparse", "numpy", "yaml", "rich"
+    code = (
+        "import sys; from lightning_gen.__main__ import main; main(['--help']); import lightning_gen;"
+        f"sys.exit(' '.join(m for m in {heavy} if m in sys.modules) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    for verb in ("fit", "validate", "test", "predict", "evaluate", "sample", "benchmark"):
+        assert f"  {verb} " in done.stdout
+
+
+def test_a_run_directory_holds_what_the_design_says(run):
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["trainer"]["max_steps"] == 6
+    assert config["model"]["init_args"]["network"]["init_args"]["width"] == 16
+    assert (run / "run_id").read_text().strip()
+    assert [f.name for f in checkpoint_files(run)] == ["step_00000006.ckpt", "step_00000004.ckpt"]
+    with open(run / "metrics.csv") as file:
+        rows = {int(row["step"]): row for row in csv.DictReader(file)}
+    assert sorted(rows) == [2, 4, 6]
+    assert rows[4]["val/loss"] and rows[4]["train/loss"] and rows[4]["throughput/images_per_s"]
+    assert float(rows[6]["images_seen"]) == 6 * 32
+
+
+def test_the_last_line_is_the_path(run, capsys, tmp_path):
+    assert main(["sample", str(run), "--num", "5", "--out", str(tmp_path / "s.png")]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "s.png")
+    assert (tmp_path / "s.png").stat().st_size > 1000
+    assert main(["evaluate", str(run), "--num_samples", "50", "--draws", "2", "--name", "quick"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(run / "evaluation" / "quick.json")
+
+
+def test_evaluate_needs_no_config_and_says_how_it_measured(run):
+    bare = checkpoint_files(run)[0]
+    assert main(["evaluate", str(bare), "--num_samples=50", "--draws=2", "--batch_size=7", "--name=bare", "--weights=raw"]) == 0
+    content = json.loads((run / "evaluation" / "bare.json").read_text())
+    assert content["metrics"]["fd"] > 0
+    assert "bits_per_dim" not in content["metrics"]  # real vectors have densities
+    assert content["settings"]["likelihood_kind"] == "density-elbo"
+    assert content["settings"]["weights"] == "raw"
+    for key in ("extractor", "reference", "num_samples", "nfe", "seed", "sampler", "reference_fingerprint", "step"):
+        assert content["settings"][key] is not None, key
+    with open(run / "evaluation" / "bare.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 100  # the whole test split
+    parts = [sum(float(row[name]) for name in ("prior", "diffusion", "reconstruction")) for row in rows]
+    assert parts == pytest.approx([float(row["log_prob_nats"]) for row in rows])
+
+
+def test_evaluation_does_not_depend_on_the_batch_size(run):
+    values = []
+    for size in (7, 64):
+        assert main(["evaluate", str(run), "--num_samples=50", "--draws=2", f"--batch_size={size}", "--name=b"]) == 0
+        values.append(json.loads((run / "evaluation" / "b.json").read_text())["metrics"])
+    for key in values[0]:
+        assert values[0][key] == pytest.approx(values[1][key], rel=1e-4), key
+
+
+def test_sampler_can_be_overridden_in_part(run):
+    assert main(["evaluate", str(run), "--num_samples=20", "--draws=0", "--name=steps", '--sampler={"init_args": {"steps": 3}}']) == 0
+    settings = json.loads((run / "evaluation" / "steps.json").read_text())["settings"]
+    assert settings["nfe"] == 3 and settings["sampler"]["init_args"]["steps"] == 3
+    assert settings["sampler"]["init_args"]["solver"]["class_path"].endswith("DDIM")
+
+
+def test_trainer_verbs_use_the_run(run):
+    config = str(run / "config.yaml")
+    assert main(["validate", "--config", config, "--run", str(run)]) == 0
+    assert main(["test", "--config", config, "--run", str(run)]) == 0
+    assert main(["predict", "--config", config, "--run", str(run)]) == 0
+    measured = json.loads((run / "evaluation" / "test.json").read_text())["metrics"]
+    with open(run / "evaluation" / "predict.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(int(row["index"]) for row in rows) == list(range(100))
+    mean = sum(float(row["log_prob_nats"]) for row in rows) / 100
+    assert mean == pytest.approx(measured["test/log_prob_nats"], rel=1e-5)
+
+
+def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
+    """Cut after 4 of 6 steps and started again: same weights, same averages, same CSV but for the speeds."""
+    import torch
+
+    cut = tmp_path / "cut"
+    assert fit(cut, steps=4) == 0
+    assert fit(cut) == 0
+    whole, resumed = (torch.load(checkpoint_files(r)[0], weights_only=True) for r in (run, cut))
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(value, resumed["state_dict"][key]), key
+    for key, value in whole["lightning_gen"]["averages"]["weights"]["0.999"].items():
+        assert torch.equal(value, resumed["lightning_gen"]["averages"]["weights"]["0.999"][key]), key
+
+    def metrics(folder):
+        with open(folder / "metrics.csv") as file:
+            return [{k: v for k, v in row.items() if not k.startswith("throughput")} for row in csv.DictReader(file)]
+
+    assert metrics(cut) == metrics(run)
+
+
+def test_a_run_refuses_another_config(run, capsys):
+    before = (run / "config.yaml").read_text()
+    assert fit(run, "--model.init_args.eval_draws=3") == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "eval_draws" in message and "3 here" in message
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_composition_and_feeding_back(tmp_path, capsys):
+    """--model m.yaml --data d.yaml is the experiment; a printed config can be fed back."""
+    parts = [f"--{part}={ROOT / 'configs' / path}" for part, path in (("model", "model/toy_diffusion.yaml"), ("data", "data/two_moons.yaml"))]
+    with pytest.raises(SystemExit):
+        main(["fit", *parts, "--trainer.accelerator=cpu", "--print_config"])
+    composed = yaml.safe_load(capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", TOY, "--print_config"])
+    whole = yaml.safe_load(capsys.readouterr().out)
+    assert composed["model"] == whole["model"] and composed["data"] == whole["data"]
+    file = tmp_path / "again.yaml"
+    file.write_text(yaml.safe_dump(whole))
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(file), "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out) == whole
+
+
+BAD = {
+    "misspelt verb": (["fitt"], "did you mean fit"),
+    "misspelt key": (["fit", "--config", TOY, "--trainer.max_stepz=3"], "max_stepz"),
+    "misspelt argument of the model": (["fit", "--config", TOY, "--model.init_args.shedule=Cosine"], "shedule"),
+    "no such config": (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    "no such run": (["evaluate", "nowhere"], "nowhere"),
+    "no number": (["evaluate", "nowhere", "--num_samples=many"], "num_samples"),
+    "batch of zero": (["fit", "--config", TOY, "--data.init_args.batch_size=0"], "batch_size"),
+    "ends in disorder": (["fit", "--config", TOY, "--model.init_args.schedule.init_args.logsnr_min=20"], "logsnr_min"),
+    "guidance of nothing": (
+        ["fit", "--config", TOY, "--model.init_args.sampler.guidance=lightning_gen.diffusion.ClassifierFree"],
+        "conditioner",
+    ),
+    "no benchmark config": (["benchmark", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    "no file type": (["sample", "nowhere", "--out", "x.gif"], "x.gif"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_gets_one_line_and_status_2(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args, said = BAD[name]
+    assert main(args) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and said in error and "Traceback" not in error
+    assert not list(tmp_path.glob("runs/*")), "a run directory was left behind"

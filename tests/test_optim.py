@@ -1,0 +1,50 @@
+import math
+
+import pytest
+import torch
+
+from lightning_gen.errors import UserError
+from lightning_gen.optim import Warmup, WarmupCosine
+
+
+def rates(schedule, steps: int) -> torch.Tensor:
+    """The rate of each step, of an optimizer whose own rate is 0.5."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.5)
+    schedule, used = schedule(optimizer), []
+    for _ in range(steps):
+        used.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return torch.tensor(used, dtype=torch.float64)
+
+
+def test_warmup_climbs_in_equal_steps_from_above_zero_and_stays():
+    used = rates(lambda o: Warmup(o, 4), 12)
+    torch.testing.assert_close(used[:5], torch.linspace(0.1, 0.5, 5, dtype=torch.float64))
+    assert (used[4:] == 0.5).all()
+
+
+@pytest.mark.parametrize("schedule", [lambda o: Warmup(o, 0), lambda o: WarmupCosine(o, 10, 0)])
+def test_without_warmup_the_first_step_has_the_full_rate(schedule):
+    assert rates(schedule, 1) == 0.5
+
+
+@pytest.mark.parametrize("final", [0.0, 0.2])
+@pytest.mark.parametrize("warmup", [0, 5])
+def test_the_cosine_falls_from_the_full_rate_to_the_final_one(warmup, final):
+    used = rates(lambda o: WarmupCosine(o, 25, warmup, final), 40)
+    assert used.argmax() == warmup and used[warmup] == 0.5
+    cosine = used[warmup:26]
+    assert (cosine.diff() < 0).all() and (used[:warmup].diff() > 0).all() and (used > 0).all() == (final > 0)
+    # half a cosine is symmetric about its middle: opposite steps sum to the two ends
+    torch.testing.assert_close(cosine + cosine.flip(0), torch.full_like(cosine, 0.5 * (1 + final)))
+    # a quarter of the way it has fallen by (1 - sqrt(1/2)) / 2
+    quarter = rates(lambda o: WarmupCosine(o, 8, 0, final), 3)[2]
+    assert quarter == pytest.approx(0.5 * (1 - (1 - final) * (1 - math.sqrt(0.5)) / 2))
+    torch.testing.assert_close(used[25:], torch.full_like(used[25:], 0.5 * final))
+
+
+@pytest.mark.parametrize("build", [lambda o: Warmup(o, -1), lambda o: WarmupCosine(o, 5, 5), lambda o: WarmupCosine(o, 0)])
+def test_lengths_without_meaning_are_refused(build):
+    with pytest.raises(UserError, match="warmup_steps"):
+        rates(build, 0)

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_gen.errors import UserError
+from lightning_gen.pictures import save_samples, sheet
+
+GAP = 127
+
+
+def read(path) -> torch.Tensor:
+    """A picture as uint8 [C, H, W]."""
+    picture = torch.from_numpy(np.array(Image.open(path)))
+    return picture[None] if picture.ndim == 2 else picture.permute(2, 0, 1)
+
+
+def images(num: int, channels: int, height: int, width: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (num, channels, height, width), generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("num, columns, grid", [(1, None, (1, 1)), (5, None, (2, 3)), (9, None, (3, 3)), (5, 5, (1, 5)),
+                                                (5, 2, (3, 2)), (2, 4, (1, 4))])  # fmt: skip
+@pytest.mark.parametrize("size", [(32, 40), (64, 48)])
+def test_a_sheet_shows_every_image_once_row_by_row(num, columns, grid, size):
+    x, (rows, columns_), (height, width) = images(num, 3, *size), grid, size
+    picture = sheet(x, columns, gap=3)
+    assert picture.shape == (3, rows * (height + 3) + 3, columns_ * (width + 3) + 3)
+    # without its first gap the picture is a grid of tiles, each an image and the gap after it
+    tiles = picture[:, 3:, 3:].unfold(1, height + 3, height + 3).unfold(2, width + 3, width + 3)
+    tiles = tiles.permute(1, 2, 0, 3, 4).flatten(0, 1)
+    assert torch.equal(tiles[:num, :, :height, :width], x)
+    assert (tiles[num:] == GAP).all() and (tiles[:, :, height:] == GAP).all() and (tiles[:, :, :, width:] == GAP).all()
+    assert (picture[:, :3] == GAP).all() and (picture[:, :, :3] == GAP).all()
+
+
+def test_small_images_are_enlarged_by_whole_pixels():
+    x = images(1, 1, 8, 6)
+    picture = sheet(x, gap=0)
+    assert picture.shape == (1, 32, 24)
+    for dy in range(4):
+        for dx in range(4):
+            assert torch.equal(picture[:, dy::4, dx::4], x[0])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_the_file_holds_the_pixels_of_the_levels(tmp_path, channels, levels):
+    x = images(4, channels, 32, 32) % levels if levels < 256 else images(4, channels, 32, 32)
+    path = tmp_path / "samples" / "step_1.png"
+    save_samples(x, levels, path)
+    picture = read(path)
+    assert torch.equal(picture[:, 2:34, 2:34], (x[0] * (255.0 / (levels - 1))).round().to(torch.uint8))
+    assert torch.equal(picture[:, 36:68, 36:68], (x[3] * (255.0 / (levels - 1))).round().to(torch.uint8))
+
+
+def test_points_of_the_plane_are_scattered(tmp_path):
+    def ink(points: torch.Tensor) -> int:
+        """How many pixels have a colour."""
+        save_samples(points, None, tmp_path / "points.png")
+        colour = read(tmp_path / "points.png")[:3].int()
+        return int((colour.amax(0) - colour.amin(0) > 60).sum())
+
+    one = ink(torch.tensor([[0.0, 0.0]]))
+    many = ink(torch.randn(200, 2, generator=torch.Generator().manual_seed(0)))
+    assert 0 < 20 * one < many
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 8, 8), (8, 8), ()])
+def test_what_has_no_picture_is_a_users_error(tmp_path, shape):
+    with pytest.raises(UserError, match="have no picture"):
+        save_samples(torch.zeros(4, *shape), None, tmp_path / "x.png")

@@ -1,0 +1,136 @@
+import concurrent.futures
+import os
+from pathlib import Path
+
+import pytest
+
+from lightning_gen import run_directory
+from lightning_gen.errors import UserError
+from lightning_gen.run_directory import (
+    MAY_DIFFER,
+    checkpoint_files,
+    differences,
+    find_checkpoint,
+    flatten,
+    new_run,
+    run_id,
+    run_of,
+    write_atomically,
+)
+
+
+def test_new_runs_never_collide(tmp_path):
+    root = tmp_path / "deep" / "runs"
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        runs = list(pool.map(lambda _: new_run("a.b", root), range(40)))
+    assert len(set(runs)) == 40 and all(run.is_dir() and run.parent == root for run in runs)
+
+
+def test_numbers_go_on_from_the_highest_and_names_do_not_mix(tmp_path):
+    for name in ("a-1", "a-7", "a-b-99", "xa-50", "a.b-3", "a-12x"):
+        (tmp_path / name).mkdir()
+    assert [new_run("a", tmp_path).name, new_run("a", tmp_path).name] == ["a-8", "a-9"]
+    assert new_run("a.b", tmp_path).name == "a.b-4" and new_run("new", tmp_path).name == "new-1"
+
+
+def test_the_newest_checkpoint_is_that_of_the_highest_step(tmp_path):
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for step in (900, 20, 1000):  # written in another order than they are numbered
+        (folder / f"step_{step:08d}.ckpt").touch()
+    for other in ("step_00009000.partial", "last.ckpt", "other_00009999.ckpt"):
+        (folder / other).touch()
+    assert [int(file.stem[5:]) for file in checkpoint_files(tmp_path)] == [1000, 900, 20]
+    assert find_checkpoint(tmp_path) == find_checkpoint(str(tmp_path)) == folder / "step_00001000.ckpt"
+    assert find_checkpoint(folder / "last.ckpt") == folder / "last.ckpt"
+
+
+def test_a_path_that_means_no_checkpoint_is_a_users_error(tmp_path):
+    with pytest.raises(UserError, match="there is no run or checkpoint at .*nowhere"):
+        find_checkpoint(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        find_checkpoint(tmp_path)
+
+
+def test_a_checkpoint_knows_its_run():
+    assert run_of(Path("r/checkpoints/step_1.ckpt")) == Path("r")
+    assert run_of(Path("r/some.ckpt")) == Path("r")
+
+
+def test_a_run_has_one_id(tmp_path):
+    first = run_id(tmp_path / "a")
+    assert run_id(tmp_path / "a") == first and first.isalnum() and len(first) == 8
+    assert run_id(tmp_path / "b") != first
+
+
+@pytest.mark.parametrize("fails", ["write", "replace"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, fails):
+    file = tmp_path / "config.yaml"
+    write_atomically(file, "old")
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    if fails == "replace":
+        monkeypatch.setattr(run_directory.os, "replace", fail)
+    text = "new" if fails == "replace" else "half of it \ud800"  # a text that cannot be encoded fails in the middle
+    with pytest.raises((OSError, UnicodeEncodeError)):
+        write_atomically(file, text)
+    assert file.read_text() == "old"
+    assert os.listdir(tmp_path) == ["config.yaml"]
+
+
+def test_a_reader_sees_the_old_text_until_the_new_one_is_whole(tmp_path, monkeypatch):
+    file, seen = tmp_path / "f", []
+    write_atomically(file, "old")
+    replace = os.replace
+
+    def spy(source, target):
+        seen.append((file.read_text(), Path(source).read_text()))
+        replace(source, target)
+
+    monkeypatch.setattr(run_directory.os, "replace", spy)
+    write_atomically(file, "new")
+    assert seen == [("old", "new")] and file.read_text() == "new"
+
+
+def test_folders_are_made_as_needed(tmp_path):
+    write_atomically(tmp_path / "a" / "b" / "c", "text")
+    assert (tmp_path / "a" / "b" / "c").read_text() == "text"
+
+
+def test_flatten_names_every_leaf_by_its_path():
+    nested = {"a": {"b": 1, "c": {"d": [1, {"e": 2}]}}, "f": {}, "g": None}
+    assert flatten(nested) == {"a.b": 1, "a.c.d": [1, {"e": 2}], "f": {}, "g": None}
+
+
+def nest(key: str, value) -> dict:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+@pytest.mark.parametrize("key", MAY_DIFFER)
+def test_what_may_differ_may_differ_with_all_below_it(key):
+    base = {"other": 0}
+    for value in (2, {"class_path": "W", "init_args": {"x": 1}}, [1, 2], None):
+        assert differences({**base, **nest(key, 1)}, {**base, **nest(key, value)}) == {}
+        assert differences(base, {**base, **nest(key, value)}) == {} == differences({**base, **nest(key, value)}, base)
+
+
+@pytest.mark.parametrize(
+    "key", ["model.init_args.lr", "data.init_args.batch_size", "seed_everything", "trainer.precision", "ema.decays",
+            "trainer.max_stepsize", "trainer.gradient_clip_val", "runs", "model.run", "checkpoints.keep"]
+)  # fmt: skip
+def test_every_other_key_may_not(key):
+    base = {"other": 0}
+    one, two = {**base, **nest(key, 1)}, {**base, **nest(key, 2)}
+    assert differences(one, two) == {key: (1, 2)}
+    assert differences(one, base) == {key: (1, None)} and differences(base, two) == {key: (None, 2)}
+    assert differences(one, {**base, **nest(key, 1)}) == {}
+
+
+def test_the_contract_names_what_a_requeue_may_change():
+    for key in ("max_steps", "devices", "num_nodes", "accelerator", "logger"):
+        assert f"trainer.{key}" in MAY_DIFFER
+    assert "progress" in MAY_DIFFER

@@ -1,0 +1,119 @@
+import pytest
+import torch
+
+import lightning_gen.diffusion as diffusion
+from datamodules.toy import Toy2D, TwoMoons
+from lightning_gen.diffusion import DDIM, Ancestral, Cosine, DiffusionSampler, GaussianDiffusion, LinearLogSNR, UniformLogSNR
+from lightning_gen.errors import UserError
+from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.specs import build, describe, overridden, parameters, resolve
+
+SAMPLER = {
+    "class_path": "lightning_gen.diffusion.DiffusionSampler",
+    "init_args": {
+        "solver": {"class_path": "lightning_gen.diffusion.DDIM", "init_args": {"eta": 0.5}},
+        "steps": 7,
+        "grid": {"class_path": "lightning_gen.diffusion.UniformLogSNR"},
+    },
+}
+
+
+def test_nested_specs_become_objects():
+    sampler = build(SAMPLER, DiffusionSampler)
+    assert type(sampler) is DiffusionSampler and sampler.steps == 7 and sampler.guidance is None
+    assert type(sampler.solver) is DDIM and sampler.solver.eta == 0.5 and type(sampler.grid) is UniformLogSNR
+
+
+def test_given_arguments_complete_a_spec_and_win_and_the_spec_stays_as_it_was():
+    spec = {"class_path": "datamodules.toy.TwoMoons", "init_args": {"num_train": 5, "batch_size": 3}}
+    data = build(spec, Toy2D, batch_size=4)
+    assert type(data) is TwoMoons and data.batch_size == 4 and data.sizes["train"] == 5
+    assert spec == {"class_path": "datamodules.toy.TwoMoons", "init_args": {"num_train": 5, "batch_size": 3}}
+    assert type(build({"class_path": "datamodules.toy.TwoMoons"}, Toy2D)) is TwoMoons
+
+
+def test_a_model_is_built_from_primitives_with_its_network_as_a_factory():
+    network = {"class_path": "lightning_gen.networks.mlp.MLP", "init_args": {"width": 4, "depth": 1}}
+    spec = {"class_path": "lightning_gen.diffusion.GaussianDiffusion", "init_args": {"network": network}}
+    model = build(spec, GenerativeModule, shape=[2], levels=None, num_classes=3)
+    assert type(model) is GaussianDiffusion and model.shape == (2,) and model.num_classes == 3
+    model.configure_model()
+    assert sum(p.numel() for p in model.network.parameters()) > 0
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"class_path": "lightning_gen.nowhere.Nothing"},
+        {"class_path": "lightning_gen.diffusion.DDIM"},
+        {"class_path": "lightning_gen.diffusion.DiffusionSampler", "init_args": {"stepss": 3}},
+        {"class_path": "lightning_gen.diffusion.DiffusionSampler", "init_args": {"steps": "many"}},
+        {"class_path": "lightning_gen.diffusion.DiffusionSampler", "init_args": {"steps": 0}},
+    ],
+    ids=["no such class", "of another kind", "no such argument", "wrong type", "refused by the class"],
+)
+def test_specs_that_cannot_be_built_are_users_errors(spec):
+    with pytest.raises(UserError) as error:
+        build(spec, DiffusionSampler)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [Cosine(), LinearLogSNR(-5.0, 7.0), Ancestral(), DDIM(0.3),
+     DiffusionSampler(DDIM(0.25), 9, UniformLogSNR(), diffusion.ClassifierFree(2.0))],
+    ids=lambda thing: type(thing).__name__,
+)  # fmt: skip
+def test_what_is_described_can_be_built_again(thing):
+    spec = describe(thing)
+    again = overridden(None, spec)
+    assert type(again) is type(thing) and describe(again) == spec
+    assert torch.tensor(list(numbers(spec))).isfinite().all()  # primitives all the way down
+
+
+def numbers(spec):
+    """The leaves of a description that are numbers; anything but primitives fails."""
+    for value in spec.values() if isinstance(spec, dict) else [spec]:
+        assert value is None or isinstance(value, (dict, str, bool, int, float))
+        if isinstance(value, dict):
+            yield from numbers(value)
+        elif isinstance(value, (int, float)):
+            yield float(value)
+
+
+def test_an_override_replaces_the_named_fields_and_keeps_the_others():
+    current = DiffusionSampler(DDIM(0.5), 50, UniformLogSNR())
+    changed = overridden(current, {"init_args": {"steps": 3}})
+    assert (changed.steps, changed.solver, changed.grid) == (3, current.solver, current.grid)
+    assert current.steps == 50
+    assert overridden(current, None) is current
+    assert overridden(current, SAMPLER).steps == 7 and overridden(None, SAMPLER).solver.eta == 0.5
+    with pytest.raises(UserError, match="DiffusionSampler has no 'stepps', only solver, steps, grid, guidance"):
+        overridden(current, {"init_args": {"stepps": 3}})
+
+
+def test_a_nested_spec_in_an_override_becomes_an_object():
+    changed = overridden(DiffusionSampler(), {"init_args": {"solver": SAMPLER["init_args"]["solver"]}})
+    assert type(changed.solver) is DDIM and changed.solver.eta == 0.5
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{}, {"class_path": "lightning_gen.diffusion.Nothing"}, {"init_args": {"steps": "many"}}, {"init_args": {"steps": 0}},
+     {"init_args": {"solver": {"class_path": "lightning_gen.diffusion.UniformLogSNR"}}}],
+)  # fmt: skip
+def test_overrides_that_cannot_be_built_are_users_errors(spec):
+    with pytest.raises(UserError):
+        overridden(DiffusionSampler() if spec else None, spec)
+
+
+def test_paths_are_resolved_and_wrong_ones_are_users_errors():
+    assert resolve("lightning_gen.diffusion.schedules.Cosine") is Cosine
+    for path in ("lightning_gen.diffusion.Nothing", "no_such_package.Thing", "bare", "", "lightning_gen..Cosine"):
+        with pytest.raises(UserError, match="cannot import"):
+            resolve(path)
+
+
+def test_parameters_are_those_of_the_constructor():
+    assert parameters(DiffusionSampler) == ["solver", "steps", "grid", "guidance"]
+    assert parameters(Toy2D) == ["num_train", "num_val", "num_test", "data_seed"]
