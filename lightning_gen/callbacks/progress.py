@@ -61,8 +61,11 @@ class Progress(ProgressBar):
         elif time.monotonic() - self._spoken > self.every_s:
             self._spoken = time.monotonic()
             rate = (step - self._began[1]) / (time.monotonic() - self._began[0])
-            left = f", {(trainer.max_steps - step) / rate:.0f} s left" if trainer.max_steps > 0 and rate > 0 else ""
-            print(f"step {step} of {trainer.max_steps}, {rate:.1f} steps/s{left}  {self._note(trainer)}", flush=True)
+            end, left = "", ""
+            if trainer.max_steps > 0:
+                end = f" of {trainer.max_steps}"
+                left = f", {(trainer.max_steps - step) / rate:.0f} s left" if rate > 0 else ""
+            print(f"step {step}{end}, {rate:.1f} steps/s{left}  {self._note(trainer)}", flush=True)
 
     @staticmethod
     def _note(trainer: Trainer) -> str:

@@ -19,9 +19,11 @@ class Throughput(Callback):
         self._seconds = 0.0
         self._images = 0
         self._start = 0.0
+        self._rate = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._start = time.perf_counter()
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # this step's: the schedule moves before the batch ends
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -35,7 +37,7 @@ class Throughput(Callback):
         metrics = {
             "images_seen": float(step * global_batch),
             "throughput/images_per_s": self._images / self._seconds,
-            "optim/lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "optim/lr": self._rate,
         }
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=step)

@@ -1,8 +1,8 @@
 """Conditioners: what a data set gives as y (labels, embeddings) as the vector a network takes.
 
 A conditioner has `dim`, `forward(y, drop)` -> [B, dim] and `null(batch_size, device)` -> [B, dim]. The null vector
-stands for "no condition"; it is learned by dropping y in training (classifier-free guidance, Ho and Salimans 2022). Every
-constructor begins with `num_classes`, which the family supplies once the data are known.
+stands for "no condition"; it is learned by dropping y in training (classifier-free guidance, Ho and Salimans 2022).
+Every constructor begins with `num_classes`, which the family supplies once the data are known.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def upsample(x: Tensor, size: torch.Size) -> Tensor:
     """Each pixel twice in both directions, cropped to `size` (H, W), at most one pixel less.
 
     Undoes the ceil(n / 2) of a strided convolution with output pixel i over input pixel i // 2, also at odd sizes,
-    where `interpolate(size=...)` would stretch. (Broadcasting instead is no faster: its backward sums over pairs of pixels.)
+    where `interpolate(size=...)` would stretch. (Broadcasting is slower: its backward sums over pairs of pixels.)
     """
     return interpolate(x, scale_factor=2.0, mode="nearest")[:, :, : size[0], : size[1]]
 

@@ -31,9 +31,6 @@ class Clock(Callback):
         self.now, self.batch = 0.0, batch
         monkeypatch.setattr(module_under_test, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
-    def on_before_zero_grad(self, *args) -> None:
-        self.now += 0.0
-
     def on_after_backward(self, *args) -> None:
         self.now += self.batch
 

@@ -1,0 +1,129 @@
+"""A whole benchmark at toy size: it trains, measures and ranks; it skips, resumes, and names what failed."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_gen.__main__ import main
+from lightning_gen.benchmark.grid import Plan
+from lightning_gen.benchmark.run import jobs_of
+from lightning_gen.benchmark.table import collect
+from lightning_gen.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAN = {
+    "name": "tiny",
+    "experiment": str(ROOT / "configs" / "experiment" / "digits_diffusion.yaml"),
+    "overrides": {
+        "trainer.max_steps": 6,
+        "trainer.log_every_n_steps": 2,
+        "trainer.val_check_interval": 3,
+        "checkpoints.every_n_steps": 2,
+        "data.init_args.batch_size": 16,
+        "samples.every_n_steps": 0,
+        "model.init_args.network.init_args.channels": 8,
+        "model.init_args.network.init_args.attention": [],
+        "model.init_args.sampler": {
+            "class_path": "lightning_gen.diffusion.DiffusionSampler",
+            "init_args": {"steps": 3},
+        },
+    },
+    "axes": {
+        "schedule": {
+            "cosine": {"model.init_args.schedule": "Cosine"},
+            "linear": {"model.init_args.schedule": "LinearBeta"},
+        },
+        "target": {"v": {"model.init_args.parameterization": "VPrediction"}},
+    },
+    "evaluation": {"num_samples": 100, "draws": 1},
+    "floor": "real",
+    "baselines": {"gaussian": {"class_path": "lightning_gen.diffusion.oracles.GaussianOracle"}},
+    "workers": 2,
+}
+
+
+def write(folder: Path, plan: dict) -> Path:
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    return folder / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    config = write(folder, PLAN)
+    assert main(["benchmark", "--config", str(config), "--out", str(folder / "out")]) == 0
+    return config, folder / "out"
+
+
+def rows(out):
+    with open(out / "table.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_it_makes_what_it_says(made):
+    _, out = made
+    for name in ("table.csv", "table.md", "heatmap_fd.png", "heatmap_bits_per_dim.png", "curves.png", "samples.png"):
+        assert (out / name).stat().st_size > 100, name
+    table = rows(out)
+    assert list(table[0])[:5] == ["schedule", "target", "fd", "bits_per_dim", "bits_per_dim_se"]
+    assert {row["schedule"] for row in table} == {"cosine", "linear", "floor", "ceiling", "gaussian"}
+    trained = [float(row["fd"]) for row in table[:2]]
+    assert trained == sorted(trained)
+    by_name = {row["schedule"]: row for row in table}
+    assert float(by_name["floor"]["fd"]) < float(by_name["gaussian"]["fd"]) < float(by_name["ceiling"]["fd"])
+    for name in ("cosine", "linear"):
+        assert float(by_name[name]["images_per_s"]) > 0 and by_name[name]["likelihood_kind"] == "elbo"
+    assert "| rank | schedule | target | FD[digits] | bits/dim |" in (out / "table.md").read_text()
+
+
+def test_started_again_it_does_nothing_over(made, capsys):
+    config, out = made
+    stamps = {f: f.stat().st_mtime_ns for f in out.glob("cells/*/checkpoints/*")}
+    assert main(["benchmark", "--config", str(config), "--out", str(out)]) == 0
+    assert {f: f.stat().st_mtime_ns for f in out.glob("cells/*/checkpoints/*")} == stamps
+    assert "2 of 2 cells are done already" in capsys.readouterr().out
+
+
+def test_a_cut_cell_is_resumed_and_ends_the_same(made):
+    """As a kill in the middle leaves it: a checkpoint at step 4, no result. The other cell is not touched."""
+    config, out = made
+    cell = out / "cells" / "cosine-v"
+    before = json.loads((cell / "evaluation" / "benchmark.json").read_text())["metrics"]
+    (cell / "checkpoints" / "step_00000006.ckpt").unlink()
+    (cell / "evaluation" / "benchmark.json").unlink()
+    other = out / "cells" / "linear-v" / "evaluation" / "benchmark.json"
+    stamp = other.stat().st_mtime_ns
+    assert main(["benchmark", "--config", str(config), "--out", str(out)]) == 0
+    after = json.loads((cell / "evaluation" / "benchmark.json").read_text())["metrics"]
+    assert after == pytest.approx(before)
+    assert other.stat().st_mtime_ns == stamp
+
+
+def test_a_failed_cell_is_named_and_the_others_stand(made, tmp_path, capsys):
+    broken = {**PLAN, "axes": {**PLAN["axes"], "schedule": {**PLAN["axes"]["schedule"], "bad": {"model.init_args.schedule": "Nothing"}}}}
+    config = write(tmp_path, broken)
+    assert main(["benchmark", "--config", str(config), "--out", str(made[1])]) == 2
+    error = capsys.readouterr().err
+    assert "1 of 3 cells failed (bad-v)" in error and error.count("\n") == 1
+    assert {"cosine", "linear"} <= {row["schedule"] for row in rows(made[1])}
+
+
+def test_numbers_measured_differently_are_not_ranked(made):
+    config, out = made
+    plan = Plan.read(config)
+    jobs = jobs_of(plan, out)
+    file = jobs["cosine-v"].result
+    content = file.read_text()
+    changed = json.loads(content)
+    changed["settings"]["num_samples"] = 50
+    file.write_text(json.dumps(changed))
+    try:
+        with pytest.raises(UserError, match="num_samples"):
+            collect(plan, out, jobs)
+    finally:
+        file.write_text(content)
+    assert not math.isnan(collect(plan, out, jobs)[0].metric("fd"))

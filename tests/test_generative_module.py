@@ -1,0 +1,320 @@
+"""The training that all families share: what a step draws, how gradients are clipped, what evaluation leaves alone."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers.logger import DummyLogger
+
+from datamodules.toy import EightGaussians
+from lightning_gen.callbacks import EMA
+from lightning_gen.diffusion import GaussianDiffusion
+from lightning_gen.errors import NoLikelihood, UserError
+from lightning_gen.generative_module import CHECKPOINT_KEY, GenerativeModule
+from lightning_gen.networks.mlp import MLP
+from lightning_gen.optim import Warmup
+from lightning_gen.random_source import GeneratorSource
+
+
+class Steps(Callback):
+    """For each micro-batch: loss, norm of the accumulated gradient and rate at the optimizer's step."""
+
+    def __init__(self) -> None:
+        self.losses, self.norms, self.rates = [], [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.losses.append(outputs["loss"].item())
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+class Record(DummyLogger):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = {}
+
+    def log_metrics(self, metrics, step=None) -> None:
+        self.rows.setdefault(step, {}).update({k: v for k, v in metrics.items() if k != "epoch"})
+
+
+@pytest.fixture
+def losses(trainer, model, data):
+    """losses(seed, ...): those of six steps; the data are in the same order whatever the seed."""
+
+    def function(seed: int, *callbacks, before: int = 0, **kwargs) -> list[float]:
+        module, steps = model(), Steps()
+        module.seed = seed
+        torch.manual_seed(before)
+        trainer(6, steps, *callbacks, **kwargs).fit(module, data(micro_batch_size=4))
+        return steps.losses
+
+    return function
+
+
+def test_the_losses_are_a_function_of_the_seed(losses):
+    first = losses(0)
+    assert len(first) == 12
+    assert losses(0, before=123) == first  # dropout too, whatever the process has drawn before
+    assert not set(losses(1)) & set(first)
+
+
+def test_what_else_draws_does_not_matter(losses):
+    class Draws(Callback):
+        def on_train_batch_end(self, *args):
+            torch.rand(17)
+
+        on_validation_batch_start = on_train_batch_end
+
+    assert losses(0, Draws(), EMA([0.9]), val_every=2) == losses(0)
+
+
+def noise(model, data, trainer, rank: int = 0, **kwargs) -> dict[tuple[int, int], torch.Tensor]:
+    """What the own and the shared source of each micro-step say, by (optimizer step, micro-batch)."""
+    module, drawn = model(**kwargs), {}
+
+    def loss(x, y=None):
+        draws = module.draws(x)
+        key = module.trainer.global_step, module.trainer.fit_loop.epoch_loop.batch_progress.total.started
+        drawn[key] = torch.cat([draws.own.normal((5,)), draws.shared.normal((5,)), draws.rows.float()])
+        return {"loss": sum(p.sum() for p in module.parameters())}
+
+    module.training_loss = loss
+    type(module).global_rank = property(lambda self: rank)
+    try:
+        trainer(3).fit(module, data(micro_batch_size=4))
+    finally:
+        del type(module).global_rank
+    return drawn
+
+
+def test_own_noise_differs_between_steps_micro_batches_and_ranks_and_shared_noise_between_steps(model, data, trainer):
+    here, there = noise(model, data, trainer), noise(model, data, trainer, rank=1)
+    assert len(here) == 6
+    own = [v[:5].tolist() for v in (*here.values(), *there.values())]
+    assert len({tuple(v) for v in own}) == 12
+    shared = {step: {tuple(v[5:10].tolist()) for d in (here, there) for (s, _), v in d.items() if s == step}
+              for step in range(3)}  # fmt: skip
+    assert all(len(values) == 1 for values in shared.values()) and len(set.union(*shared.values())) == 3
+    assert {tuple(v[10:].int().tolist()) for v in here.values()} == {(0, 1, 2, 3), (4, 5, 6, 7)}
+
+
+def test_draws_outside_fit_are_the_global_state_and_the_batch_the_whole(model):
+    module, x = model(), torch.zeros(5, 2)
+    draws = module.draws(x)
+    assert draws.total == 5 and torch.equal(draws.rows, torch.arange(5))
+    torch.manual_seed(3)
+    expected = torch.randn(5, 2)
+    torch.manual_seed(3)
+    assert torch.equal(module.draws(x).own.normal((5, 2)), expected)
+
+
+def test_the_scope_of_draws_ends_also_on_an_exception(model):
+    module, x = model(), torch.zeros(2, 2)
+    outside = module.draws(x)
+    with pytest.raises(ZeroDivisionError), module.drawing(outside):
+        assert module.draws(x) is outside
+        raise ZeroDivisionError
+    assert module.draws(x) is not outside
+
+
+@pytest.fixture(scope="module")
+def diffusion():
+    """A tiny diffusion of eight Gaussians whose network is not zero."""
+    module = GaussianDiffusion((2,), None, None, lambda *args: MLP(*args, width=8, depth=1), eval_draws=2)
+    module.configure_model()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.copy_(torch.randn(p.shape, generator=generator) / 4)
+    return module
+
+
+def evaluate(verb: str, trainer, module, data) -> dict[str, float]:
+    used = trainer(1, val_every=1)
+    getattr(used, verb)(module, data, verbose=False)
+    return {name: float(value) for name, value in used.callback_metrics.items()}
+
+
+@pytest.mark.parametrize("verb, stage", [("validate", "val"), ("test", "test")])
+@pytest.mark.parametrize("family", ["tiny", "diffusion"])
+def test_evaluation_does_not_depend_on_the_batch_size_nor_on_the_global_state(
+    trainer, model, data, diffusion, verb, stage, family
+):
+    results = []
+    for size in (1, 3, 7, 100):
+        module = model() if family == "tiny" else diffusion
+        sets = data if family == "tiny" else lambda **k: EightGaussians(num_train=8, num_val=70, num_test=66, **k)
+        state = torch.manual_seed(size).get_state()
+        results.append(evaluate(verb, trainer, module, sets(eval_batch_size=size)))
+        assert torch.equal(torch.get_rng_state(), state)
+    assert {f"{stage}/loss", f"{stage}/log_prob_nats"} <= results[0].keys()
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=2e-5)
+
+
+def test_evaluation_terms_sum_to_the_log_probability_and_are_means_over_the_split(trainer, diffusion):
+    data = EightGaussians(num_train=8, num_val=10, num_test=5)
+    metrics = evaluate("validate", trainer, diffusion, data)
+    terms = sum(metrics[f"val/{name}"] for name in ("prior", "diffusion", "reconstruction"))
+    assert terms == pytest.approx(metrics["val/log_prob_nats"], rel=1e-5)
+    assert "val/bits_per_dim" not in metrics  # densities of real vectors are no bits/dim
+    used = trainer(1)
+    rows = used.predict(diffusion, EightGaussians(num_train=8, num_val=5, num_test=10, eval_batch_size=4))
+    index = torch.cat([row["index"] for row in rows])
+    assert torch.equal(index, torch.arange(10))
+    log_prob = torch.cat([row["log_prob_nats"] for row in rows])
+    torch.testing.assert_close(sum(torch.cat([r[t] for r in rows]) for t in ("prior", "diffusion", "reconstruction")), log_prob)
+    tested = evaluate("test", trainer, diffusion, EightGaussians(num_train=8, num_val=5, num_test=10))
+    assert log_prob.mean().item() == pytest.approx(tested["test/log_prob_nats"], rel=1e-5)
+
+
+def test_a_model_of_the_uniform_law_is_validated_at_log2_of_its_levels(trainer, model, data):
+    module = model()
+    module.levels = 17
+    from lightning_gen.likelihood import Likelihood
+
+    uniform = -2 * torch.log(torch.tensor(17.0, dtype=torch.float64))
+    module.log_likelihood = lambda x, *args, **kwargs: Likelihood.from_terms({"all": uniform.expand(len(x))}, "exact", 2)
+    assert evaluate("validate", trainer, module, data())["val/bits_per_dim"] == pytest.approx(4.087462841250339)
+
+
+def test_a_family_without_a_likelihood_is_validated_by_its_loss(trainer, model, data):
+    module = model()
+    module.log_likelihood = lambda *args, **kwargs: GenerativeModule.log_likelihood(module, *args, **kwargs)
+    metrics = evaluate("validate", trainer, module, data())
+    assert metrics.keys() == {"val/loss", "val/scale", "step"}
+    with pytest.raises(NoLikelihood, match="TinyModel has no likelihood"):
+        module.log_likelihood(torch.zeros(1, 2))
+
+
+class Norm(Callback):
+    """The norm of the gradient that the optimizer is given, at each of its steps."""
+
+    def __init__(self) -> None:
+        self.before, self.after = [], []
+
+    @staticmethod
+    def _norm(module) -> float:
+        return torch.stack([p.grad.float().norm() for p in module.parameters()]).norm().item()
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        self.before.append(self._norm(module))
+
+    def on_before_zero_grad(self, trainer, module, optimizer):
+        if module.trainer.global_step >= len(self.after) and all(p.grad is not None for p in module.parameters()):
+            self.after.append(self._norm(module))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("micro", [None, 4])
+def test_a_fused_optimizer_gets_clipped_gradients(trainer, model, data, precision, micro):
+    limit, record, clipped = 0.5, Record(), []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, closure=None):
+            def then():
+                loss = closure()
+                gradients = [p.grad for group in self.param_groups for p in group["params"]]
+                clipped.append(torch.stack([g.float().norm() for g in gradients]).norm().item())
+                return loss
+
+            return super().step(then)
+
+    module, norm = model(optimizer=lambda params: Watched(params, lr=1e-2, fused=True)), Norm()
+    used = trainer(6, norm, gradient_clip_val=limit, precision=precision, logger=record)
+    used.fit(module, data(micro_batch_size=micro))
+    assert len(clipped) == 6 and max(norm.before) > limit
+    for before, after in zip(norm.before, clipped):
+        assert after == pytest.approx(min(before, limit), rel=1e-3)
+    logged = [row["optim/grad_norm"] for row in record.rows.values()]
+    assert logged == pytest.approx(norm.before, rel=1e-4)
+
+
+def test_without_a_limit_gradients_are_as_they_were_and_their_norm_is_logged(trainer, model, data, equal):
+    record, norm, quiet, loud = Record(), Norm(), model(), model()
+    trainer(5, norm, logger=record).fit(loud, data())
+    trainer(5, log_every_n_steps=100).fit(quiet, data())
+    assert equal(loud.state_dict(), quiet.state_dict())
+    assert [row["optim/grad_norm"] for row in record.rows.values()] == pytest.approx(norm.before, rel=1e-4)
+
+
+def test_clipping_by_value_is_refused(trainer, model, data):
+    with pytest.raises(UserError, match="by their norm, not by 'value'"):
+        trainer(1, gradient_clip_val=1.0, gradient_clip_algorithm="value").fit(model(), data())
+
+
+@pytest.mark.parametrize("micro, batches", [(None, 1), (2, 4)])
+def test_the_learning_rate_moves_once_an_optimizer_step(trainer, model, data, micro, batches):
+    module, steps = model(optimizer=lambda p: torch.optim.SGD(p, lr=0.6), lr_schedule=lambda o: Warmup(o, 5)), Steps()
+    trainer(8, steps).fit(module, data(micro_batch_size=micro))
+    assert steps.rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6, 0.6]) and len(steps.losses) == 8 * batches
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+def test_logged_steps_count_optimizer_steps_from_one(trainer, model, data, micro):
+    record = Record()
+    trainer(7, val_every=4, log_every_n_steps=3, logger=record).fit(model(), data(micro_batch_size=micro))
+    train = [step for step, row in record.rows.items() if "train/loss" in row]
+    val = [step for step, row in record.rows.items() if "val/loss" in row]
+    assert (train, val) == ([3, 6], [4])
+    assert {"train/loss", "train/scale", "optim/grad_norm"} <= record.rows[6].keys()
+
+
+class Initialized(Callback):
+    def __init__(self, module) -> None:
+        self.calls = []
+        module.initialize = None
+
+
+def test_the_data_dependent_start_happens_once_and_not_on_resume_or_evaluation(trainer, model, data, tmp_path):
+    calls = []
+
+    class Model(type(model())):
+        def initialize(self, x, y=None):
+            calls.append(x.clone())
+            with torch.no_grad():
+                self.network[0].bias.copy_(torch.tensor([7.0, 0, 0, 0]))
+
+    ema = EMA([0.5])
+    module, used = Model((2,), None, None, optimizer=lambda p: torch.optim.SGD(p, lr=0.0)), trainer(2, ema)
+    used.fit(module, data(micro_batch_size=4))
+    assert len(calls) == 1 and torch.equal(calls[0], data().first_batch().x) and len(calls[0]) == 8
+    with module.ema_scope():
+        assert module.network[0].bias[0] == pytest.approx(7.0)  # the average began after it
+    used.save_checkpoint(tmp_path / "c.ckpt")
+    trainer(3).fit(Model((2,), None, None), data(), ckpt_path=str(tmp_path / "c.ckpt"))
+    trainer(3).test(Model((2,), None, None), data(), verbose=False)
+    assert len(calls) == 1
+
+
+def test_a_checkpoint_says_its_data_and_recipe_as_primitives(trainer, model, data, tmp_path):
+    module, used = model(), trainer(1)
+    module.recipe = {"model": {"class_path": "a.B"}, "data": {}}
+    used.fit(module, data())
+    used.save_checkpoint(tmp_path / "c.ckpt")
+    ours = torch.load(tmp_path / "c.ckpt", weights_only=True)[CHECKPOINT_KEY]
+    assert ours == {"schema": 1, "recipe": module.recipe, "data": {"shape": [2], "levels": None, "num_classes": None}}
+
+
+def test_samples_without_a_source_are_always_the_same(model):
+    module = model()
+    module.configure_model()
+    module.eval()
+    state = torch.get_rng_state()
+    first = module.sample(70)
+    assert torch.equal(first, module.sample(70)) and torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(module.sample(5), first[:5])
+    assert not torch.equal(module.sample(70, rng=GeneratorSource(1)), first)
+
+
+def test_lightning_alone_refuses_what_the_override_allows(trainer, model, data):
+    # when this fails, Lightning has mended it and the override may go
+    class Stock(type(model())):
+        from lightning.pytorch import LightningModule
+
+        configure_gradient_clipping = LightningModule.configure_gradient_clipping
+
+    module = Stock((2,), None, None, optimizer=lambda p: torch.optim.AdamW(p, fused=True))
+    used: Trainer = trainer(1, gradient_clip_val=1.0, precision="bf16-mixed")
+    with pytest.raises(RuntimeError, match="does not allow for gradient clipping"):
+        used.fit(module, data())
