@@ -90,6 +90,7 @@ class GenerativeModule(LightningModule, ABC):
         self.averages: WeightAverages | None = None
         self._draws: LossDraws | None = None
         self._built = False
+        self._fresh = False  # built by `fit`, its weights those of no checkpoint and not yet initialized
 
     # ---- what a family defines ------------------------------------------------------------------------------------
 
@@ -130,7 +131,7 @@ class GenerativeModule(LightningModule, ABC):
         raise NoLikelihood(f"{type(self).__name__} has no likelihood")
 
     def initialize(self, x: Tensor, y: Tensor | None = None) -> None:
-        """Data-dependent start on one global batch: once, before averaging, compiling and DDP see the weights."""
+        """Data-dependent start on one global batch, in place: once, before averaging and compiling see the weights."""
 
     def networks(self) -> Iterator[nn.Module]:
         """The networks that `compile` compiles."""
@@ -165,14 +166,15 @@ class GenerativeModule(LightningModule, ABC):
             return
         self.build()
         self._built = True
-        trainer = self._trainer
-        if trainer is not None and trainer.training and trainer.ckpt_path is None and trainer.datamodule is not None:
-            overridden = type(self).initialize is not GenerativeModule.initialize
-            if overridden:
-                first = trainer.datamodule.first_batch()
-                self.initialize(first.x, first.y)
+        self._fresh = self._trainer is not None and self._trainer.training
 
     def on_fit_start(self) -> None:
+        # Here and not in configure_model: only now is it known whether a checkpoint has brought the weights.
+        data = self.trainer.datamodule
+        if self._fresh and data is not None and type(self).initialize is not GenerativeModule.initialize:
+            first = data.first_batch()
+            self.initialize(first.x.to(self.device), None if first.y is None else first.y.to(self.device))
+        self._fresh = False
         if self.compile_networks:
             for network in self.networks():
                 network.compile()
@@ -187,6 +189,7 @@ class GenerativeModule(LightningModule, ABC):
             self.averages.write(self, checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._fresh = False
         if self.averages is not None:
             self.averages.read(self, checkpoint)
 
@@ -214,7 +217,7 @@ class GenerativeModule(LightningModule, ABC):
         has anything to undo first.
         """
         if gradient_clip_algorithm not in (None, "norm"):
-            raise UserError(f"gradients are clipped by their norm, not by {str(gradient_clip_algorithm)!r}")
+            raise UserError(f"gradients are clipped by their norm, not by {gradient_clip_algorithm.lower()!r}")
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)

@@ -27,7 +27,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     except Exception as error:
         raise UserError(f"{file} cannot be read as a checkpoint ({type(error).__name__})") from error
     ours = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
-    if not ours or not ours.get("recipe"):
+    if not isinstance(ours, dict) or not ours.get("recipe"):
         raise UserError(f"{file} does not say how to rebuild its model: it was not written by lightning_gen's command line")
     if ours["schema"] > SCHEMA:
         raise UserError(f"{file} has schema {ours['schema']}; this version reads up to {SCHEMA}")
@@ -42,8 +42,8 @@ def load(path: str | os.PathLike[str], weights: str = "ema") -> GenerativeModule
         weights: "ema", the first average (the raw weights, said by a warning, where the run kept none); "ema:0.9999", a
             named one; "raw", none.
 
-    The module's `weights` says what it holds in the end. Raises UserError for a missing or foreign checkpoint, or an
-    average that it does not hold.
+    The module's `weights` says what it holds in the end. Raises UserError for a missing or foreign checkpoint, one that
+    does not fit its model, or an average that it does not hold.
     """
     return from_checkpoint(read_checkpoint(path), weights, name=str(path))
 
@@ -68,7 +68,11 @@ def from_checkpoint(checkpoint: dict[str, Any], weights: str = "ema", name: str 
             raise UserError(f"{name} holds no average {decay!r}, only {', '.join(averages) or 'raw weights'}")
         else:
             warnings.warn(f"{name} holds no averaged weights; its raw weights are used", stacklevel=3)
-    module.load_state_dict(state)
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        what = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise UserError(f"{name} does not fit {type(module).__name__} as it is now: {what}") from error
     return module.eval()
 
 

@@ -30,7 +30,7 @@ def test_one_row_a_step_and_values_to_the_last_bit(tmp_path):
 def test_metrics_of_one_step_share_its_row_whoever_logs_them(tmp_path):
     logger = MetricsCSV(tmp_path)
     for step in (10, 20, 30):
-        logger.log_metrics({"b": step + 0.5}, step)  # from the second step on, no column is new
+        logger.log_metrics({"b": step + 0.123456789}, step)  # from the second step on, no column is new
         logger.log_metrics({"a": step}, step)
         logger.log_metrics({"b": -step}, step)  # the last word counts, also where it is the shorter one
     expected = [{"step": str(s), "a": f"{s}.0", "b": f"-{s}.0"} for s in (10, 20, 30)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import sys
+import threading
 import traceback
 from dataclasses import dataclass
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +50,17 @@ class Job:
         return self.result.exists() and stamp.exists() and stamp.read_text() == self.fingerprint()
 
 
+def _die_with_parent() -> None:
+    """Ends this process when the benchmark's own is killed: an orphan would train on beside its successor."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+
 def run_job(job: Job) -> None:
     """Trains and measures one cell; its output goes to log.txt. A failure ends the process with status 1."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     job.run.mkdir(parents=True, exist_ok=True)
     log = open(job.run / "log.txt", "a", buffering=1)  # noqa: SIM115  open until the process ends
     for stream in (1, 2):

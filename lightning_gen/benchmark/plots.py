@@ -83,14 +83,19 @@ def curves(cells: list[Row]) -> Figure:
             "label": row.name,
             "linewidth": 1.2,
         }
+        measure = "val/bits_per_dim" if "val/bits_per_dim" in series else "val/log_prob_nats"
         _curve(left, series.get("train/loss", []), seen, look)
-        _curve(right, series.get("val/bits_per_dim", series.get("val/log_prob_nats", [])), seen, look)
+        _curve(right, series.get(measure, []), seen, look)
     left.set(title="train/loss", yscale="log")
-    right.set(title="val/bits_per_dim")
+    right.set(title=measure)
+    if measure == "val/bits_per_dim":
+        right.set_yscale("log")
+        right.yaxis.set_major_formatter("{x:g}")
+        right.yaxis.set_minor_formatter("{x:g}")
     for axes in (left, right):
         axes.set_xlabel("images seen")
         axes.grid(alpha=0.3)
-    right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    left.legend(fontsize=7, loc="upper left", bbox_to_anchor=(2.22, 1.0))
     return figure
 
 

@@ -17,9 +17,11 @@ from lightning_gen.random_source import RandomSource
 class VariationalBound:
     """log p(x) >= E log p(x | z_0) - KL(q(z_1 | x) || p(z_1)) - L_diffusion (Kingma et al. 2021, eqs. 4, 13, 17).
 
-    Continuous time: L = 1/2 E_{t, eps} [ (-dlogsnr/dt) |eps - eps_hat|^2 ]. With T steps:
+    Continuous time: L = 1/2 int E_eps |eps - eps_hat|^2 dlogsnr between the schedule's ends. Log-SNR is drawn uniformly
+    there, not t: nothing of the schedule's shape is left, models with equal ends share every (log-SNR, noise) pair, and
+    no draw outweighs another as those near the ends of a steep schedule would. With T steps:
     L = sum_{i=1..T} 1/2 (exp(logsnr_{(i-1)/T} - logsnr_{i/T}) - 1) E |eps - eps_hat(z_{i/T})|^2, which is larger by O(1/T).
-    Each draw is one time per example; the draws of an example are stratified over [0, 1]. With `steps=T` and draws = T
+    Each draw is one level per example; the draws of an example are stratified. With `steps=T` and draws = T
     every step is met exactly once: the sum over T is exact and only the noise is sampled.
 
     Args:
@@ -51,7 +53,7 @@ class VariationalBound:
         offset = rng.uniform((len(x0),), dtype=torch.float64)
         diffusion = torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
         for k in range(draws):
-            level, weight = self._time(denoiser, schedule, (k + offset) / draws)
+            level, weight = self._level(denoiser, schedule, (k + offset) / draws)
             eps = rng.normal(x0.shape)
             x_t = level.diffuse(x0.double(), eps).float()
             error = (eps - denoiser(x_t, level.logsnr, y).eps).flatten(1).double().square().sum(1)
@@ -63,11 +65,11 @@ class VariationalBound:
         }
         return Likelihood.from_terms(terms, "elbo" if decoder.integers else "density-elbo", x0[0].numel())
 
-    def _time(self, denoiser: Denoiser, schedule: NoiseSchedule, u: Tensor) -> tuple[NoiseLevel, Tensor]:
-        """The level at which u in [0, 1) falls, and the weight of its squared error: [B] each, float64."""
+    def _level(self, denoiser: Denoiser, schedule: NoiseSchedule, u: Tensor) -> tuple[NoiseLevel, Tensor | float]:
+        """The level at which u in [0, 1) falls, and the weight of its squared error: float64, [B] or a number."""
         if self.steps is None:
-            level = denoiser.path.at(schedule, u)
-            return level, -level.dlogsnr_dt
+            span = schedule.logsnr_max - schedule.logsnr_min
+            return denoiser.path.at(schedule, schedule.time(schedule.logsnr_max - span * u)), span
         i = (u * self.steps).floor().clamp(max=self.steps - 1)  # rounding may carry u T up to T
         level = denoiser.path.at(schedule, (i + 1) / self.steps)
         return level, self.steps * torch.expm1(schedule.logsnr(i / self.steps) - level.logsnr)

@@ -27,7 +27,9 @@ def samples(
     for start in range(0, num, batch_size):
         indices = range(start, min(start + batch_size, num))
         rng = IndexedSource(seed, indices, module.device)
-        yield module.sample(len(indices), sampler=sampler, rng=rng)
+        with torch.no_grad():
+            drawn = module.sample(len(indices), sampler=sampler, rng=rng)
+        yield drawn
         advance(len(indices))
 
 
@@ -39,6 +41,7 @@ def moments(batches: Iterator[Tensor], levels: int | None, extractor: Extractor)
     return statistics.compute()
 
 
+@torch.no_grad()
 def likelihood(
     module: GenerativeModule,
     examples: Any,
