@@ -201,6 +201,9 @@ def run_verb(verb: str, args: list[str]) -> Path:
         cli = GenerativeCLI(verb, args)
     finally:
         sys.argv = argv
+    for logger in cli.trainer.loggers:
+        if isinstance(logger, WandbLogger) and cli.trainer.is_global_zero:
+            logger.experiment.finish()  # what it has to say comes before the last line
     if verb == "fit":
         return cli.run_dir
     folder = cli.run_dir / "evaluation"

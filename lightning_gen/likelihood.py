@@ -40,7 +40,7 @@ class Likelihood:
                 raise ValueError(f"term {name!r} has shape {tuple(term.shape)}, log_prob {tuple(self.log_prob.shape)}")
         if self.terms:
             terms, log_prob = torch.stack([term.double() for term in self.terms.values()]), self.log_prob.double()
-            # to the rounding of float32 sums of terms that may cancel; a diverged model's nan and inf stay what they are
+            # to the rounding of float32 sums of terms that may cancel; a diverged model's nan and inf may stay
             rounding = 1e-5 * terms.abs().sum(0)
             same = ((terms.sum(0) - log_prob).abs() <= rounding) | terms.sum(0).isclose(log_prob, 0, 0, equal_nan=True)
             if not same.all():

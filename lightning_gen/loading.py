@@ -28,7 +28,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise UserError(f"{file} cannot be read as a checkpoint ({type(error).__name__})") from error
     ours = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, dict) else None
     if not isinstance(ours, dict) or not ours.get("recipe"):
-        raise UserError(f"{file} does not say how to rebuild its model: it was not written by lightning_gen's command line")
+        raise UserError(f"{file} does not say how to rebuild its model: lightning_gen's command line did not write it")
     if ours["schema"] > SCHEMA:
         raise UserError(f"{file} has schema {ours['schema']}; this version reads up to {SCHEMA}")
     return checkpoint

@@ -34,7 +34,8 @@ def build(spec: dict[str, Any], base: type, **given: Any) -> Any:
 
 def _essence(message: str) -> str:
     """What a parser's message says, without the types it tried and the value it was given."""
-    noise = ('Parser key "object"', "Does not validate", "Subtypes:", "Errors:", "Given value", "- Expected a <class 'None")
+    noise = ('Parser key "object"', "Does not validate", "Subtypes:", "Errors:", "Given value")
+    noise += ("- Expected a <class 'NoneType'>",)
     lines = [line.strip() for line in message.splitlines()]
     return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
 

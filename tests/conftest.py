@@ -30,7 +30,7 @@ class TinyData(DataModule):
 
 
 class TinyModel(GenerativeModule):
-    """A denoiser of one hidden layer with dropout, a count of its batches, and a Gaussian's density about its output."""
+    """A denoiser with dropout and a count of its batches, and a likelihood of two terms."""
 
     def build(self) -> None:
         self.network = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Dropout(0.1), nn.Linear(4, 2))
@@ -76,7 +76,7 @@ def model():
 
 @pytest.fixture
 def trainer(tmp_path):
-    """trainer(max_steps, *callbacks, val_every=None, root=tmp_path, **kwargs): silent, on the CPU, counting in steps."""
+    """trainer(max_steps, *callbacks, val_every=None, root=tmp_path, **kwargs): silent, on the CPU, counts steps."""
 
     def function(max_steps: int, *callbacks, val_every: int | None = None, root: Path = tmp_path, **kwargs) -> Trainer:
         quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0)

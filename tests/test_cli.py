@@ -28,7 +28,7 @@ FAST = [
 ]
 
 
-def fit(run, *more, steps=6):
+def fit(run, *more, steps=8):
     return main(["fit", "--config", TOY, "--run", str(run), f"--trainer.max_steps={steps}", *FAST, *more])
 
 
@@ -54,13 +54,13 @@ def test_bare_help_imports_nothing_heavy():
 
 def test_a_run_directory_holds_what_the_design_says(run):
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["trainer"]["max_steps"] == 6
+    assert config["trainer"]["max_steps"] == 8
     assert config["model"]["init_args"]["network"]["init_args"]["width"] == 16
     assert (run / "run_id").read_text().strip()
-    assert [f.name for f in checkpoint_files(run)] == ["step_00000006.ckpt", "step_00000004.ckpt"]
+    assert [f.name for f in checkpoint_files(run)] == ["step_00000008.ckpt", "step_00000004.ckpt"]
     with open(run / "metrics.csv") as file:
         rows = {int(row["step"]): row for row in csv.DictReader(file)}
-    assert sorted(rows) == [2, 4, 6]
+    assert sorted(rows) == [2, 4, 6, 8]
     assert rows[4]["val/loss"] and rows[4]["train/loss"] and rows[4]["throughput/images_per_s"]
     assert float(rows[6]["images_seen"]) == 6 * 32
 
@@ -119,13 +119,17 @@ def test_trainer_verbs_use_the_run(run):
     assert mean == pytest.approx(measured["test/log_prob_nats"], rel=1e-5)
 
 
-def test_resumed_run_is_the_uninterrupted_one(run, tmp_path):
-    """Cut after 4 of 6 steps and started again: same weights, same averages, same CSV but for the speeds."""
+@pytest.mark.parametrize(("steps", "every"), [(4, 4), (5, 4), (4, 100), (6, 100)])
+def test_resumed_run_is_the_uninterrupted_one(run, tmp_path, steps, every):
+    """Cut after some of 8 steps and started again: same weights, same averages, same CSV but for the speeds.
+
+    The checkpoint was written at the end of a batch, or at the end of training after a validation.
+    """
     import torch
 
     cut = tmp_path / "cut"
-    assert fit(cut, steps=4) == 0
-    assert fit(cut) == 0
+    assert fit(cut, f"--checkpoints.every_n_steps={every}", steps=steps) == 0
+    assert fit(cut, f"--checkpoints.every_n_steps={every}") == 0
     whole, resumed = (torch.load(checkpoint_files(r)[0], weights_only=True) for r in (run, cut))
     for key, value in whole["state_dict"].items():
         assert torch.equal(value, resumed["state_dict"][key]), key

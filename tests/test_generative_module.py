@@ -69,9 +69,10 @@ def test_what_else_draws_does_not_matter(losses):
     assert losses(0, Draws(), EMA([0.9]), val_every=2) == losses(0)
 
 
-def noise(model, data, trainer, rank: int = 0, **kwargs) -> dict[tuple[int, int], torch.Tensor]:
+def noise(model, data, trainer, rank: int = 0, seed: int = 0) -> dict[tuple[int, int], torch.Tensor]:
     """What the own and the shared source of each micro-step say, by (optimizer step, micro-batch)."""
-    module, drawn = model(**kwargs), {}
+    module, drawn = model(), {}
+    module.seed = seed
 
     def loss(x, y=None):
         draws = module.draws(x)
@@ -88,11 +89,14 @@ def noise(model, data, trainer, rank: int = 0, **kwargs) -> dict[tuple[int, int]
     return drawn
 
 
-def test_own_noise_differs_between_steps_micro_batches_and_ranks_and_shared_noise_between_steps(model, data, trainer):
+def test_own_noise_differs_between_steps_micro_batches_ranks_and_seeds_and_shared_noise_between_steps(
+    model, data, trainer
+):
     here, there = noise(model, data, trainer), noise(model, data, trainer, rank=1)
+    elsewhere = noise(model, data, trainer, seed=1)
     assert len(here) == 6
-    own = [v[:5].tolist() for v in (*here.values(), *there.values())]
-    assert len({tuple(v) for v in own}) == 12
+    own = {tuple(v[:5].tolist()) for v in (*here.values(), *there.values(), *elsewhere.values())}
+    assert len(own) == 18
     shared = {step: {tuple(v[5:10].tolist()) for d in (here, there) for (s, _), v in d.items() if s == step}
               for step in range(3)}  # fmt: skip
     assert all(len(values) == 1 for values in shared.values()) and len(set.union(*shared.values())) == 3
@@ -165,7 +169,8 @@ def test_evaluation_terms_sum_to_the_log_probability_and_are_means_over_the_spli
     index = torch.cat([row["index"] for row in rows])
     assert torch.equal(index, torch.arange(10))
     log_prob = torch.cat([row["log_prob_nats"] for row in rows])
-    torch.testing.assert_close(sum(torch.cat([r[t] for r in rows]) for t in ("prior", "diffusion", "reconstruction")), log_prob)
+    of_terms = [torch.cat([row[name] for row in rows]) for name in ("prior", "diffusion", "reconstruction")]
+    torch.testing.assert_close(sum(of_terms), log_prob)
     tested = evaluate("test", trainer, diffusion, EightGaussians(num_train=8, num_val=5, num_test=10))
     assert log_prob.mean().item() == pytest.approx(tested["test/log_prob_nats"], rel=1e-5)
 
@@ -174,7 +179,7 @@ def test_a_model_of_the_uniform_law_is_validated_at_log2_of_its_levels(trainer, 
     module = model()
     module.levels = 17
     uniform = -2 * torch.log(torch.tensor(17.0, dtype=torch.float64))
-    module.log_likelihood = lambda x, *args, **kwargs: Likelihood.from_terms({"all": uniform.expand(len(x))}, "exact", 2)
+    module.log_likelihood = lambda x, *args, **kwargs: Likelihood(uniform.expand(len(x)), "exact", 2)
     assert evaluate("validate", trainer, module, data())["val/bits_per_dim"] == pytest.approx(4.087462841250339)
 
 
@@ -202,8 +207,8 @@ class Norm(Callback):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("micro", [None, 4])
-def test_a_fused_optimizer_gets_clipped_gradients(trainer, model, data, precision, micro):
+@pytest.mark.parametrize("micro, log_every", [(None, 1), (4, 1), (None, 4)])
+def test_a_fused_optimizer_gets_clipped_gradients(trainer, model, data, precision, micro, log_every):
     limit, record, clipped = 0.5, Record(), []
 
     class Watched(torch.optim.AdamW):
@@ -216,13 +221,14 @@ def test_a_fused_optimizer_gets_clipped_gradients(trainer, model, data, precisio
             return super().step(then)
 
     module, norm = model(optimizer=lambda params: Watched(params, lr=1e-2, fused=True)), Norm()
-    used = trainer(6, norm, gradient_clip_val=limit, precision=precision, logger=record)
+    used = trainer(6, norm, gradient_clip_val=limit, precision=precision, logger=record, log_every_n_steps=log_every)
     used.fit(module, data(micro_batch_size=micro))
     assert len(clipped) == 6 and max(norm.before) > limit
     for before, after in zip(norm.before, clipped):
         assert after == pytest.approx(min(before, limit), rel=1e-3)
-    logged = [row["optim/grad_norm"] for row in record.rows.values()]
-    assert logged == pytest.approx(norm.before, rel=1e-4)
+    logged = {step: row["optim/grad_norm"] for step, row in record.rows.items()}
+    expected = {step: norm.before[step - 1] for step in range(log_every, 7, log_every)}
+    assert logged == pytest.approx(expected, rel=1e-4)
 
 
 def test_without_a_limit_gradients_are_as_they_were_and_their_norm_is_logged(trainer, model, data, equal):
@@ -253,6 +259,17 @@ def test_logged_steps_count_optimizer_steps_from_one(trainer, model, data, micro
     val = [step for step, row in record.rows.items() if "val/loss" in row]
     assert (train, val) == ([3, 6], [4])
     assert {"train/loss", "train/scale", "optim/grad_norm"} <= record.rows[6].keys()
+
+
+def test_a_resumed_run_logs_on_the_steps_on_which_the_whole_run_would(trainer, model, data, tmp_path):
+    for cut in (2, 3, 4):
+        first, second = Record(), Record()
+        used = trainer(cut, log_every_n_steps=3, logger=first)
+        used.fit(model(), data(micro_batch_size=4))
+        used.save_checkpoint(tmp_path / "c.ckpt")
+        trainer(9, log_every_n_steps=3, logger=second).fit(model(), data(), ckpt_path=str(tmp_path / "c.ckpt"))
+        assert [*first.rows, *second.rows] == [3, 6, 9]
+        assert all({"train/loss", "optim/grad_norm"} <= row.keys() for row in (first.rows | second.rows).values())
 
 
 def test_the_data_dependent_start_happens_once_and_not_on_resume_or_evaluation(trainer, model, data, tmp_path):

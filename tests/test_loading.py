@@ -35,7 +35,7 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """(run directory, the trained module, its averages): four steps, a checkpoint every two, as the command line has it."""
+    """(run directory, the trained module, its averages): four steps, a checkpoint every two."""
     from lightning.pytorch import LightningDataModule, Trainer
 
     folder = tmp_path_factory.mktemp("run")
@@ -146,7 +146,8 @@ def test_weights_of_an_unknown_name_are_a_users_error(run, weights):
 )
 def test_without_averages_the_raw_weights_are_taken_and_a_warning_says_so(run, tmp_path, equal, change):
     path = changed(run, tmp_path, change)
-    with pytest.warns(UserWarning, match=r"changed\.ckpt holds no averaged weights; its raw weights are used") as caught:
+    said = r"changed\.ckpt holds no averaged weights; its raw weights are used"
+    with pytest.warns(UserWarning, match=said) as caught:
         module = load(path)
     assert caught[0].filename == __file__  # the warning points at who asked
     assert equal(module.state_dict(), run[1].state_dict()) and module.weights == "raw"

@@ -44,7 +44,7 @@ def test_the_cosine_falls_from_the_full_rate_to_the_final_one(warmup, final):
     torch.testing.assert_close(used[25:], torch.full_like(used[25:], 0.5 * final))
 
 
-@pytest.mark.parametrize("build", [lambda o: Warmup(o, -1), lambda o: WarmupCosine(o, 5, 5), lambda o: WarmupCosine(o, 0)])
-def test_lengths_without_meaning_are_refused(build):
+@pytest.mark.parametrize("kind, arguments", [(Warmup, (-1,)), (WarmupCosine, (5, 5)), (WarmupCosine, (0,))])
+def test_lengths_without_meaning_are_refused(kind, arguments):
     with pytest.raises(UserError, match="warmup_steps"):
-        rates(build, 0)
+        rates(lambda o: kind(o, *arguments), 0)

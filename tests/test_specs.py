@@ -1,9 +1,17 @@
 import pytest
 import torch
 
-import lightning_gen.diffusion as diffusion
 from datamodules.toy import Toy2D, TwoMoons
-from lightning_gen.diffusion import DDIM, Ancestral, Cosine, DiffusionSampler, GaussianDiffusion, LinearLogSNR, UniformLogSNR
+from lightning_gen.diffusion import (
+    DDIM,
+    Ancestral,
+    ClassifierFree,
+    Cosine,
+    DiffusionSampler,
+    GaussianDiffusion,
+    LinearLogSNR,
+    UniformLogSNR,
+)
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.specs import build, describe, overridden, parameters, resolve
@@ -61,7 +69,7 @@ def test_specs_that_cannot_be_built_are_users_errors(spec):
 @pytest.mark.parametrize(
     "thing",
     [Cosine(), LinearLogSNR(-5.0, 7.0), Ancestral(), DDIM(0.3),
-     DiffusionSampler(DDIM(0.25), 9, UniformLogSNR(), diffusion.ClassifierFree(2.0))],
+     DiffusionSampler(DDIM(0.25), 9, UniformLogSNR(), ClassifierFree(2.0))],
     ids=lambda thing: type(thing).__name__,
 )  # fmt: skip
 def test_what_is_described_can_be_built_again(thing):
@@ -99,7 +107,8 @@ def test_a_nested_spec_in_an_override_becomes_an_object():
 
 @pytest.mark.parametrize(
     "spec",
-    [{}, {"class_path": "lightning_gen.diffusion.Nothing"}, {"init_args": {"steps": "many"}}, {"init_args": {"steps": 0}},
+    [{}, {"class_path": "lightning_gen.diffusion.Nothing"},
+     {"init_args": {"steps": "many"}}, {"init_args": {"steps": 0}},
      {"init_args": {"solver": {"class_path": "lightning_gen.diffusion.UniformLogSNR"}}}],
 )  # fmt: skip
 def test_overrides_that_cannot_be_built_are_users_errors(spec):

@@ -30,7 +30,8 @@ class Checkpoints(Checkpoint):
         self.every_n_steps, self.keep = every_n_steps, keep
         self._last = -1
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:  # the step of a resumed run is restored by now
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # not on_fit_start: a resumed run's step is not restored by then
         self._last = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:

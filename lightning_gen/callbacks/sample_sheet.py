@@ -30,7 +30,8 @@ class SampleSheet(Callback):
         self.every_n_steps, self.num = every_n_steps, num
         self._last = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModule) -> None:  # the step of a resumed run is restored by now
+    def on_train_start(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
+        # not on_fit_start: a resumed run's step is not restored by then
         self._last = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: GenerativeModule, *args: Any) -> None:

@@ -23,7 +23,7 @@ class Throughput(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._start = time.perf_counter()
-        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # this step's: the schedule moves before the batch ends
+        self._rate = trainer.optimizers[0].param_groups[0]["lr"]  # this step's: the schedule moves within
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -98,12 +98,12 @@ sys.meta_path.insert(0, Block())
 import torch
 checkpoint = torch.load(sys.argv[1], weights_only=True, map_location="cpu")
 ours = checkpoint["lightning_gen"]
-print(checkpoint["global_step"], ours["schema"], ours["recipe"]["model"]["init_args"], list(ours["averages"]["weights"]))
+print(checkpoint["global_step"], ours["schema"], ours["recipe"]["model"]["init_args"], *ours["averages"]["weights"])
 """
     done = subprocess.run(
         [sys.executable, "-c", program, str(find_checkpoint(tmp_path))], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.stdout.strip() == "2 1 {'widths': [1, 2]} ['0.5']", done.stderr
+    assert done.stdout.strip() == "2 1 {'widths': [1, 2]} 0.5", done.stderr
 
 
 @pytest.mark.parametrize("arguments", [(0, 2), (5, 0), (-1, 1)])

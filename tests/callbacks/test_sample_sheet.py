@@ -82,8 +82,8 @@ class Wandb(WandbLogger):
 
 def stage(tmp_path, **kwargs) -> SimpleNamespace:
     """What the callback asks of a trainer after step 2."""
-    return SimpleNamespace(**{"global_step": 2, "is_global_zero": True, "default_root_dir": str(tmp_path), "loggers": [],
-                              **kwargs})  # fmt: skip
+    usual = {"global_step": 2, "is_global_zero": True, "default_root_dir": str(tmp_path), "loggers": []}
+    return SimpleNamespace(**{**usual, **kwargs})
 
 
 def test_random_state_and_modes_are_left_alone(model, tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ class Clock(Callback):
 
 
 @pytest.mark.parametrize("micro, accumulation", [(None, 1), (2, 4)])
-def test_it_logs_on_logged_steps_alone_and_does_not_count_pauses(trainer, model, data, monkeypatch, micro, accumulation):
+def test_it_logs_on_logged_steps_alone_and_counts_no_pauses(trainer, model, data, monkeypatch, micro, accumulation):
     record, clock = Record(), Clock(monkeypatch, batch=0.5 / accumulation)
     schedule = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3, 0.1)  # noqa: E731
     module = model(lr_schedule=schedule)
