@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable
 
@@ -30,13 +31,6 @@ lightning-gen VERB --help shows a verb's options. The last line a verb prints is
 
 def _help() -> str:
     return _HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, (_, _, text) in _VERBS.items()))
-
-
-def _essence(message: str) -> str:
-    """What a parser's message says, without the types it tried and the value it was given."""
-    noise = ("Does not validate", "Subtypes:", "Errors:", "- Expected a <class 'NoneType'>", "Given value")
-    lines = [line.strip() for line in message.splitlines()]
-    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
 
 
 def _users_error(error: BaseException) -> Exception | None:
@@ -82,8 +76,11 @@ def main(args: list[str] | None = None) -> int:
         return 2
     debug = "--debug" in rest
     rest = [a for a in rest if a != "--debug"]
-    from lightning_gen.errors import UserError
+    from lightning_gen.errors import UserError, essence
 
+    # Configs name the user's own classes, which lie where the command is given.
+    package = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [os.getcwd(), *(p for p in sys.path if p not in ("", package, os.getcwd()))]
     module, function, _ = _VERBS[verb]
     try:
         if module == "lightning_gen.cli":
@@ -96,10 +93,11 @@ def main(args: list[str] | None = None) -> int:
         cause = _users_error(error)
         if debug or cause is None:
             raise
-        text = str(cause) if isinstance(cause, UserError) else _essence(str(cause))
+        text = str(cause) if isinstance(cause, UserError) else essence(str(cause))
         print(f"lightning-gen {verb}: {' '.join(text.split())}", file=sys.stderr)
         return 2
-    print(made)
+    if made is not None:
+        print(made)
     return 0
 
 

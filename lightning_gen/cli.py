@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -17,7 +18,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 
-import lightning_gen.diffusion.module  # noqa: F401  its classes can then be named in configs without their module
+import lightning_gen.diffusion.module
 import lightning_gen.networks
 import lightning_gen.optim  # noqa: F401
 from lightning_gen.callbacks import EMA, Checkpoints, Progress, SampleSheet, Throughput
@@ -25,6 +26,9 @@ from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.loggers import MetricsCSV, wandb_settings
 from lightning_gen.run_directory import checkpoint_files, differences, new_run, run_id, run_of, write_atomically
+
+_RUN = "LIGHTNING_GEN_RUN"
+"""Environment variable by which rank zero tells the ranks it starts which run directory it has made."""
 
 _TRAINER_DEFAULTS = {
     # Training is counted in optimizer steps; a data module's stream has no epochs.
@@ -88,8 +92,11 @@ class GenerativeCLI(LightningCLI):
             self.run_dir = Path(config.run)
         elif config.get("ckpt_path") and self.verb != "fit":
             self.run_dir = run_of(Path(config.ckpt_path))
+        elif self.verb == "fit" and int(os.environ.get("LOCAL_RANK", "0")) > 0:
+            self.run_dir = Path(os.environ[_RUN])  # started by rank zero, which has chosen
         elif self.verb == "fit":
             self.run_dir, self.is_new = new_run(self._config_name()), True
+            os.environ[_RUN] = str(self.run_dir)
         else:
             raise UserError(f"{self.verb} needs --run DIR or --ckpt_path FILE")
         self._enter_run(config)
@@ -113,7 +120,9 @@ class GenerativeCLI(LightningCLI):
         if self.verb != "fit":
             if config.get("ckpt_path") is None:
                 if not checkpoints:
-                    raise UserError(f"{self.run_dir} holds no checkpoint: is it a run directory, and has the run begun?")
+                    raise UserError(
+                        f"{self.run_dir} holds no checkpoint: is it a run directory, and has the run begun?"
+                    )
                 config.ckpt_path = str(checkpoints[0])
             return
         if own.exists():
@@ -153,14 +162,20 @@ class GenerativeCLI(LightningCLI):
         self.model.seed = self.datamodule.seed = self.config[self.verb].seed_everything
         self.model.recipe = self.recipe
         given = self._get(self.config_init, "trainer").get("logger")
-        loggers = [logger for logger in (given if isinstance(given, list) else [given]) if logger not in (None, True, False)]
+        loggers = [
+            logger for logger in (given if isinstance(given, list) else [given]) if logger not in (None, True, False)
+        ]
         kwargs["logger"] = loggers
+        if self._get(self.config_init, "trainer").get("enable_progress_bar") is False:
+            kwargs["enable_progress_bar"] = True  # the Trainer refuses a bar among the callbacks otherwise
+            self._get(self.config_init, "progress").disable()
         trainer = super().instantiate_trainer(**kwargs)
-        if self.verb == "fit":  # everything has been built: only now does the run come to be
+        if self.verb == "fit":
+            trainer.loggers = [MetricsCSV(self.run_dir, _step_of(self.resume)), *loggers]
+        if self.verb == "fit" and trainer.is_global_zero:  # all has been built: only now does the run come to be
             self.is_new = False
             run_id(self.run_dir)
             write_atomically(self.run_dir / "config.yaml", yaml.safe_dump(self.resolved, sort_keys=False))
-            trainer.loggers = [MetricsCSV(self.run_dir, _step_of(self.resume)), *loggers]
         trainer.callbacks.insert(0, Throughput())
         for logger in loggers:
             if isinstance(logger, WandbLogger):
@@ -168,7 +183,6 @@ class GenerativeCLI(LightningCLI):
                 if logger._offline and trainer.is_global_zero:
                     print(f"W&B is offline; send this run later with: wandb sync {self.run_dir}/wandb/offline-run-*")
         return trainer
-
 
     def predict(self, **kwargs: Any) -> None:
         self.predictions = self.trainer.predict(**kwargs)
@@ -190,20 +204,20 @@ def _step_of(checkpoint: str | None) -> int:
     return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
-def run_verb(verb: str, args: list[str]) -> Path:
-    """Runs one Trainer verb; returns the path of what it made."""
+def run_verb(verb: str, args: list[str]) -> Path | None:
+    """Runs one Trainer verb; returns the path of what it made, on rank zero."""
     # Lightning announces the machine, its other products and every default: what it has to say in earnest is a warning.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
-    argv, sys.argv = sys.argv, ["lightning-gen"]  # LightningCLI warns of a sys.argv beside its args
-    try:
-        cli = GenerativeCLI(verb, args)
-    finally:
-        sys.argv = argv
+    # What Lightning's launcher starts for every further rank of this machine.
+    sys.argv = [str(Path(__file__).with_name("__main__.py")), verb, *args]
+    cli = GenerativeCLI(verb, args)
     for logger in cli.trainer.loggers:
         if isinstance(logger, WandbLogger) and cli.trainer.is_global_zero:
             logger.experiment.finish()  # what it has to say comes before the last line
+    if not cli.trainer.is_global_zero:
+        return None
     if verb == "fit":
         return cli.run_dir
     folder = cli.run_dir / "evaluation"

@@ -11,3 +11,17 @@ class IncompatibleAxes(UserError):
 
 class NoLikelihood(UserError):
     """The family has no likelihood; its column in a table stays empty."""
+
+
+def essence(message: str) -> str:
+    """What a parser's message says, without the types it tried and the value it was given."""
+    noise = (
+        'Parser key "object"',
+        "Does not validate",
+        "Subtypes:",
+        "Errors:",
+        "- Expected a <class 'NoneType'>",
+        "Given value",
+    )
+    lines = [line.strip() for line in message.splitlines()]
+    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, ContextManager, Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import LightningModule
@@ -31,7 +31,7 @@ EVALUATION_SEED = 0
 class WeightAverages(Protocol):
     """What a module asks of the callback that keeps averages of its weights."""
 
-    def scope(self, module: GenerativeModule, name: str | None = None) -> ContextManager[None]: ...
+    def scope(self, module: GenerativeModule, name: str | None = None) -> AbstractContextManager[None]: ...
 
     def write(self, module: GenerativeModule, checkpoint: dict[str, Any]) -> None: ...
 
@@ -193,7 +193,7 @@ class GenerativeModule(LightningModule, ABC):
         if self.averages is not None:
             self.averages.read(self, checkpoint)
 
-    def ema_scope(self, name: str | None = None) -> ContextManager[None]:
+    def ema_scope(self, name: str | None = None) -> AbstractContextManager[None]:
         """Within it the parameters are their average: the first decay's, or the named one's. No averages: no change."""
         return self.averages.scope(self, name) if self.averages is not None else nullcontext()
 
@@ -256,7 +256,9 @@ class GenerativeModule(LightningModule, ABC):
         if self._logs_now():
             # "step" is the x-axis: the number of optimizer steps this one completes (Lightning's own counts from 0)
             step = {"step": torch.tensor(float(trainer.global_step + 1))}
-            self.log_dict({**{f"train/{name}": value.detach() for name, value in parts.items()}, **step})
+            self.log_dict(
+                {**{f"train/{name}": value.detach() for name, value in parts.items()}, **step}, sync_dist=True
+            )
         return parts["loss"]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:

@@ -96,7 +96,9 @@ def wandb_has_key() -> bool:
         return False
 
 
-def wandb_settings(run: Path, identity: str, init_args: dict[str, Any], job_type: str, tags: list[str]) -> dict[str, Any]:
+def wandb_settings(
+    run: Path, identity: str, init_args: dict[str, Any], job_type: str, tags: list[str]
+) -> dict[str, Any]:
     """What a WandbLogger named in a config lacks: it lives in the run directory, resumes, and never asks for a key."""
     settings = {k: v for k, v in init_args.items() if v is not None}
     offline = settings.get("offline") or os.environ.get("WANDB_MODE") == "offline" or not wandb_has_key()

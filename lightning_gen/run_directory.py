@@ -1,12 +1,12 @@
 """The run directory: one place for everything a run makes, entered again by every restart.
 
-    config.yaml            whole and resolved
-    run_id                 of the W&B run, written before the first step
-    checkpoints/           step_NNNNNNNN.ckpt, the newest few
-    metrics.csv            a row a logged step
-    samples/               sheets
-    evaluation/NAME.json   what `evaluate` measured
-    wandb/
+config.yaml            whole and resolved
+run_id                 of the W&B run, written before the first step
+checkpoints/           step_NNNNNNNN.ckpt, the newest few
+metrics.csv            a row a logged step
+samples/               sheets
+evaluation/NAME.json   what `evaluate` measured
+wandb/
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import importlib
 import inspect
 from typing import Any
 
-from lightning_gen.errors import UserError
+from lightning_gen.errors import UserError, essence
 
 
 def build(spec: dict[str, Any], base: type, **given: Any) -> Any:
@@ -25,19 +25,11 @@ def build(spec: dict[str, Any], base: type, **given: Any) -> Any:
     try:
         return parser.instantiate_classes(parser.parse_object({"object": spec}))["object"]
     except ArgumentError as error:
-        raise UserError(f"cannot build {spec['class_path']}: {_essence(str(error))}") from error
+        raise UserError(f"cannot build {spec['class_path']}: {essence(str(error))}") from error
     except ValueError as error:  # what the constructor raised, wrapped by the parser
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
         raise
-
-
-def _essence(message: str) -> str:
-    """What a parser's message says, without the types it tried and the value it was given."""
-    noise = ('Parser key "object"', "Does not validate", "Subtypes:", "Errors:", "Given value")
-    noise += ("- Expected a <class 'NoneType'>",)
-    lines = [line.strip() for line in message.splitlines()]
-    return " ".join(line.removeprefix("- ") for line in lines if line and not line.startswith(noise))
 
 
 def parameters(kind: type) -> list[str]:

@@ -75,7 +75,10 @@ def test_the_last_line_is_the_path(run, capsys, tmp_path):
 
 def test_evaluate_needs_no_config_and_says_how_it_measured(run):
     bare = checkpoint_files(run)[0]
-    assert main(["evaluate", str(bare), "--num_samples=50", "--draws=2", "--batch_size=7", "--name=bare", "--weights=raw"]) == 0
+    assert (
+        main(["evaluate", str(bare), "--num_samples=50", "--draws=2", "--batch_size=7", "--name=bare", "--weights=raw"])
+        == 0
+    )
     content = json.loads((run / "evaluation" / "bare.json").read_text())
     assert content["metrics"]["fd"] > 0
     assert "bits_per_dim" not in content["metrics"]  # real vectors have densities
@@ -100,7 +103,19 @@ def test_evaluation_does_not_depend_on_the_batch_size(run):
 
 
 def test_sampler_can_be_overridden_in_part(run):
-    assert main(["evaluate", str(run), "--num_samples=20", "--draws=0", "--name=steps", '--sampler={"init_args": {"steps": 3}}']) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(run),
+                "--num_samples=20",
+                "--draws=0",
+                "--name=steps",
+                '--sampler={"init_args": {"steps": 3}}',
+            ]
+        )
+        == 0
+    )
     settings = json.loads((run / "evaluation" / "steps.json").read_text())["settings"]
     assert settings["nfe"] == 3 and settings["sampler"]["init_args"]["steps"] == 3
     assert settings["sampler"]["init_args"]["solver"]["class_path"].endswith("DDIM")
@@ -153,7 +168,10 @@ def test_a_run_refuses_another_config(run, capsys):
 
 def test_composition_and_feeding_back(tmp_path, capsys):
     """--model m.yaml --data d.yaml is the experiment; a printed config can be fed back."""
-    parts = [f"--{part}={ROOT / 'configs' / path}" for part, path in (("model", "model/toy_diffusion.yaml"), ("data", "data/two_moons.yaml"))]
+    parts = [
+        f"--{part}={ROOT / 'configs' / path}"
+        for part, path in (("model", "model/toy_diffusion.yaml"), ("data", "data/two_moons.yaml"))
+    ]
     with pytest.raises(SystemExit):
         main(["fit", *parts, "--trainer.accelerator=cpu", "--print_config"])
     composed = yaml.safe_load(capsys.readouterr().out)

@@ -24,7 +24,12 @@ def test_configs_are_short(file):
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda f: f.stem)
 def test_every_experiment_trains(file, tmp_path):
-    few = ["--trainer.max_steps=3", "--trainer.val_check_interval=2", "--samples.num=4", "--data.init_args.batch_size=16"]
+    few = [
+        "--trainer.max_steps=3",
+        "--trainer.val_check_interval=2",
+        "--samples.num=4",
+        "--data.init_args.batch_size=16",
+    ]
     sampler = "--model.init_args.sampler={class_path: lightning_gen.diffusion.DiffusionSampler, init_args: {steps: 3}}"
     assert main(["fit", "--config", str(file), "--run", str(tmp_path / "run"), *few, sampler]) == 0
     assert (tmp_path / "run" / "checkpoints" / "step_00000003.ckpt").exists()

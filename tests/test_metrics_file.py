@@ -20,7 +20,7 @@ def test_what_is_read_is_what_a_plain_reader_sees(tmp_path, num_columns, num_row
     rows = [[10 * (r + 1), *(repr(rng.random()) if rng.random() < 0.9 else "" for _ in names)] for r in range(num_rows)]
     rows[-1][1:] = [repr(rng.random()) for _ in names]
     path = write(tmp_path / "metrics.csv", ["step", *names], rows)
-    plain = list(csv.DictReader(open(path)))
+    plain = list(csv.DictReader(path.read_text().splitlines()))
     assert read_rows(path) == plain
     assert last_step(path) == int(plain[-1]["step"]) == 10 * num_rows
     expected = {n: [(int(row["step"]), float(row[n])) for row in plain if row[n] != ""] for n in names}

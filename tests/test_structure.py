@@ -38,7 +38,15 @@ def test_arrows(file):
 
 
 def test_mathematics_needs_no_lightning():
-    modules = "diffusion", "networks", "random_source", "likelihood", "evaluation.pixels", "metrics_file", "run_directory"
+    modules = (
+        "diffusion",
+        "networks",
+        "random_source",
+        "likelihood",
+        "evaluation.pixels",
+        "metrics_file",
+        "run_directory",
+    )
     imports = ", ".join(f"lightning_gen.{module}" for module in modules)
     code = f"import sys, {imports}; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -33,7 +33,9 @@ class Cell:
 
     def arguments(self) -> list[str]:
         """The overrides as `fit` takes them on its command line."""
-        return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in self.overrides.items()]
+        return [
+            f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in self.overrides.items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,14 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.threads < 1:
-            raise UserError(f"a benchmark needs at least one worker and one thread, got {self.workers} and {self.threads}")
+            raise UserError(
+                f"a benchmark needs at least one worker and one thread, got {self.workers} and {self.threads}"
+            )
         for axis, values in self.axes.items():
             if not isinstance(values, dict) or not values or not all(isinstance(v, dict) for v in values.values()):
-                raise UserError(f"axis {axis!r} must map each of its values to overrides such as {{model.init_args.x: 1}}")
+                raise UserError(
+                    f"axis {axis!r} must map each of its values to overrides such as {{model.init_args.x: 1}}"
+                )
             for value in values:
                 if not re.fullmatch(r"[\w.+]+", str(value)):
                     raise UserError(f"{value!r} on axis {axis!r} names a directory: letters, digits, _ . and + only")

@@ -82,7 +82,9 @@ class GaussianDenoiser(Denoiser):
     @classmethod
     def fit(cls, x0: Tensor, path: GaussianPath) -> GaussianDenoiser:
         """The Gaussian with the mean and covariance of x0 [N, ...]."""
-        return cls(x0.double().mean(0), torch.cov(x0.double().flatten(1).T, correction=0).reshape(x0[0].numel(), -1), path)
+        return cls(
+            x0.double().mean(0), torch.cov(x0.double().flatten(1).T, correction=0).reshape(x0[0].numel(), -1), path
+        )
 
     def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
         alpha, sigma = (s.double() for s in self._scales(x_t.flatten(1), logsnr))

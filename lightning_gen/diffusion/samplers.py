@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -84,6 +85,4 @@ class DiffusionSampler:
         self, denoiser: Denoiser, schedule: NoiseSchedule, shape: Sequence[int], y: Tensor | None, rng: RandomSource
     ) -> Tensor:
         """x at t = 0, [B, ...]; a decoder turns it into data."""
-        for x in self.trajectory(denoiser, schedule, shape, y, rng):
-            pass
-        return x
+        return deque(self.trajectory(denoiser, schedule, shape, y, rng), maxlen=1).pop()

@@ -95,7 +95,9 @@ class LinearBeta(NoiseSchedule):
         return beta / torch.expm1(-self._integral(u))  # -beta / sigma^2
 
     def _time(self, logsnr: Tensor) -> Tensor:
-        integral = softplus(-logsnr)  # -log alpha^2; the positive root of the quadratic, in the form without cancellation
+        integral = softplus(
+            -logsnr
+        )  # -log alpha^2; the positive root of the quadratic, in the form without cancellation
         slope = self.beta_max - self.beta_min
         return 2 * integral / (self.beta_min + torch.sqrt(self.beta_min**2 + 2 * slope * integral))
 

@@ -21,7 +21,13 @@ Advance = Callable[[int], Any]
 
 
 def samples(
-    module: GenerativeModule, num: int, batch_size: int, seed: int, *, sampler: Any | None = None, advance: Advance = int
+    module: GenerativeModule,
+    num: int,
+    batch_size: int,
+    seed: int,
+    *,
+    sampler: Any | None = None,
+    advance: Advance = int,
 ) -> Iterator[Tensor]:
     """Batches of samples 0..num-1. Sample i depends on (seed, i) alone, not on `batch_size`."""
     for start in range(0, num, batch_size):

@@ -104,7 +104,13 @@ def test_a_cut_cell_is_resumed_and_ends_the_same(made):
 
 
 def test_a_failed_cell_is_named_and_the_others_stand(made, tmp_path, capsys):
-    broken = {**PLAN, "axes": {**PLAN["axes"], "schedule": {**PLAN["axes"]["schedule"], "bad": {"model.init_args.schedule": "Nothing"}}}}
+    broken = {
+        **PLAN,
+        "axes": {
+            **PLAN["axes"],
+            "schedule": {**PLAN["axes"]["schedule"], "bad": {"model.init_args.schedule": "Nothing"}},
+        },
+    }
     config = write(tmp_path, broken)
     assert main(["benchmark", "--config", str(config), "--out", str(made[1])]) == 2
     error = capsys.readouterr().err

@@ -54,7 +54,9 @@ def test_mean_bound_of_gaussian_data_is_tight(schedule, path, logsnr_min):
     """With the perfect denoiser the mean of the continuous ELBO is -H(x) - KL(q(x_1) | prior), for every schedule."""
     x = gaussian_data(4000)
     denoiser = GaussianDenoiser(torch.zeros(3, dtype=torch.float64), torch.diag(S**2), path)
-    bound = VariationalBound()(denoiser, schedule(logsnr_min=logsnr_min), VectorDecoder(), x, None, 32, GeneratorSource(1))
+    bound = VariationalBound()(
+        denoiser, schedule(logsnr_min=logsnr_min), VectorDecoder(), x, None, 32, GeneratorSource(1)
+    )
     assert bound.kind == "density-elbo"
     own = torch.distributions.Normal(torch.zeros(3), S.float()).log_prob(x).sum(1).double()
     error = (bound.log_prob - own).mean().item()  # against each example's own log p: the data's noise cancels
@@ -170,8 +172,10 @@ def test_chunks_change_nothing(monkeypatch):
 def test_bound_of_an_example_does_not_depend_on_its_batch():
     x = gaussian_data(70, seed=9)
     denoiser = GaussianDenoiser(torch.zeros(3, dtype=torch.float64), torch.diag(S**2), VariancePreserving())
-    measure = lambda index: VariationalBound()(  # noqa: E731
-        denoiser, Cosine(), VectorDecoder(), x[index], None, 4, IndexedSource(0, index)
-    ).log_prob
+    measure = lambda index: (
+        VariationalBound()(
+            denoiser, Cosine(), VectorDecoder(), x[index], None, 4, IndexedSource(0, index)
+        ).log_prob
+    )
     whole = measure(range(70))
     torch.testing.assert_close(torch.cat([measure(range(0, 3)), measure(range(3, 66)), measure(range(66, 70))]), whole)

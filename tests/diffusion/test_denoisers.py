@@ -80,7 +80,9 @@ def test_training_set_denoiser_is_bayes_rule(path):
     logsnr = torch.tensor(0.3, dtype=torch.float64)
     alpha, sigma, _, _ = path.scales(logsnr)
     x = torch.randn(20, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    likelihood = torch.stack([torch.distributions.Normal(alpha * e, sigma).log_prob(x).sum(1).exp() for e in examples], 1)
+    likelihood = torch.stack(
+        [torch.distributions.Normal(alpha * e, sigma).log_prob(x).sum(1).exp() for e in examples], 1
+    )
     expected = likelihood @ examples / likelihood.sum(1, keepdim=True)
     torch.testing.assert_close(denoiser(x, logsnr).x0, expected)
 
@@ -93,7 +95,9 @@ def test_training_set_denoiser_lands_on_examples_and_on_the_mean():
     far = denoiser(torch.zeros(1, 6), torch.tensor(-30.0)).x0
     torch.testing.assert_close(far[0], examples.mean(0), atol=1e-3, rtol=1e-3)
     labels = torch.arange(50) % 2
-    of_class = TrainingSetDenoiser(examples, VariancePreserving(), labels)(torch.zeros(1, 6), torch.tensor(-30.0), torch.tensor([1]))
+    of_class = TrainingSetDenoiser(examples, VariancePreserving(), labels)(
+        torch.zeros(1, 6), torch.tensor(-30.0), torch.tensor([1])
+    )
     torch.testing.assert_close(of_class.x0[0], examples[1::2].mean(0), atol=1e-3, rtol=1e-3)
 
 

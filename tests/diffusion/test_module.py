@@ -76,7 +76,9 @@ def test_elbo_loss_is_the_bound(schedule, path, target):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
 def test_every_combination_trains(schedule, path, target, weighting):
-    model = module(lambda *a: MLP(*a, width=8, depth=1), schedule=schedule, path=path, parameterization=target, weighting=weighting)
+    model = module(
+        lambda *a: MLP(*a, width=8, depth=1), schedule=schedule, path=path, parameterization=target, weighting=weighting
+    )
     loss = model.training_loss(torch.randn(16, 3, generator=torch.Generator().manual_seed(0)))["loss"]
     loss.backward()
     assert loss.isfinite()

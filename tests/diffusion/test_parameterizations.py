@@ -18,7 +18,12 @@ from lightning_gen.diffusion import (
 )
 
 ALL = [NoisePrediction(), DataPrediction(), VPrediction(), VelocityPrediction()]
-AXES = [(Cosine(), VariancePreserving()), (LinearBeta(), VariancePreserving()), (FlowMatching(), Linear()), (Cosine(), Linear())]
+AXES = [
+    (Cosine(), VariancePreserving()),
+    (LinearBeta(), VariancePreserving()),
+    (FlowMatching(), Linear()),
+    (Cosine(), Linear()),
+]
 
 
 def example(schedule, path, dtype=torch.float64):
@@ -55,7 +60,9 @@ def test_output_gain_is_the_derivative(axes, parameterization):
     wrong = eps + 0.1
     consistent = (x_t - level.sigma[:, None] * wrong) / level.alpha[:, None]
     change = parameterization.target(consistent, wrong, level) - parameterization.target(x0, eps, level)
-    torch.testing.assert_close(change, 0.1 * parameterization.output_gain(level)[:, None].expand_as(change), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(
+        change, 0.1 * parameterization.output_gain(level)[:, None].expand_as(change), rtol=1e-6, atol=1e-9
+    )
 
 
 def test_velocity_is_the_papers():

@@ -54,7 +54,9 @@ def test_shapes_are_the_papers():
     torch.testing.assert_close(torch.sigmoid(-flow / 2), t, rtol=1e-6, atol=0)
     sigmoid = torch.sigmoid(Sigmoid(**wide).logsnr(t))  # alpha^2 of Chen 2023, start -3, end 3
     at = [torch.sigmoid(torch.tensor(-3.0 + 6 * u, dtype=torch.float64)) for u in (0.0, 0.25, 0.5, 0.75, 1.0)]
-    torch.testing.assert_close(sigmoid, torch.stack([(at[4] - a) / (at[4] - at[0]) for a in at[1:4]]), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        sigmoid, torch.stack([(at[4] - a) / (at[4] - at[0]) for a in at[1:4]]), rtol=1e-6, atol=0
+    )
 
 
 def test_linear_beta_is_the_limit_of_ddpm():

@@ -77,7 +77,9 @@ def test_stochastic_solvers_reach_the_data(solver):
 
 def test_large_and_small_variance_bracket_the_truth():
     """In few steps the small variance gives too little spread and the large one too much (Ho et al. 2020, sec. 3.2)."""
-    spread = {v: run(Ancestral(v), 20, Cosine(), VariancePreserving(), num=8000)[1].std().item() for v in ("small", "large")}
+    spread = {
+        v: run(Ancestral(v), 20, Cosine(), VariancePreserving(), num=8000)[1].std().item() for v in ("small", "large")
+    }
     assert spread["small"] < STD < spread["large"]
 
 
@@ -86,7 +88,9 @@ def test_ddim_with_eta_one_is_ancestral():
     path, schedule = VariancePreserving(), Cosine()
     levels = [path.at(schedule, t) for t in torch.tensor([0.6, 0.5], dtype=torch.float64)]
     x = torch.randn(8, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    steps = [s.step(Conditioned(denoiser(path), None), x, *levels, None, Double(2))[0] for s in (Ancestral(), DDIM(1.0))]
+    steps = [
+        s.step(Conditioned(denoiser(path), None), x, *levels, None, Double(2))[0] for s in (Ancestral(), DDIM(1.0))
+    ]
     torch.testing.assert_close(steps[0], steps[1])
 
 

@@ -213,9 +213,10 @@ def test_the_command_repeats_itself_and_its_weights_load(tmp_path):
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     assert digests[0] == digests[1]
     assert {file.name for file in (tmp_path / "a").iterdir()} == {"small.safetensors", "small.json"}
-    assert json.loads(paths[0].with_suffix(".json").read_text())["digest"] == ShippedClassifier(
-        "small", str(tmp_path / "a")
-    ).digest
+    assert (
+        json.loads(paths[0].with_suffix(".json").read_text())["digest"]
+        == ShippedClassifier("small", str(tmp_path / "a")).digest
+    )
 
 
 def test_a_failed_write_leaves_the_old_weights(tmp_path, monkeypatch):
