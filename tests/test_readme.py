@@ -52,11 +52,9 @@ def test_a_schedule(mine):
 
 def test_a_family_and_a_data_set(mine, tmp_path):
     """The README's last command: fit, then evaluate from the checkpoint alone."""
+    given = ["--model", "mine.IndependentPixels", "--data", "mine.Stripes", "--model.init_args.optimizer.lr=0.1"]
     assert (
-        main(
-            ["fit", "--model", "mine.IndependentPixels", "--data", "mine.Stripes", "--trainer.max_steps=30"]
-            + ["--trainer.accelerator=cpu", "--run", str(tmp_path / "run"), "--model.init_args.optimizer.lr=0.1"]
-        )
+        main(["fit", *given, "--trainer.max_steps=30", "--trainer.accelerator=cpu", "--run", str(tmp_path / "run")])
         == 0
     )
     import lightning_gen

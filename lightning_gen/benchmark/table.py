@@ -7,6 +7,7 @@ import io
 import json
 import math
 import statistics
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,4 +169,4 @@ def print_table(rows: list[Row], plan: Plan) -> None:
         table.add_column(header, justify="right" if header in ("rank", "images/s", "N") or "FD" in header else "left")
     for row, line in zip(rows, lines):
         table.add_row(*line, style="dim" if row.baseline else None)
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)

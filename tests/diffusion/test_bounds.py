@@ -172,10 +172,10 @@ def test_chunks_change_nothing(monkeypatch):
 def test_bound_of_an_example_does_not_depend_on_its_batch():
     x = gaussian_data(70, seed=9)
     denoiser = GaussianDenoiser(torch.zeros(3, dtype=torch.float64), torch.diag(S**2), VariancePreserving())
-    measure = lambda index: (
-        VariationalBound()(
-            denoiser, Cosine(), VectorDecoder(), x[index], None, 4, IndexedSource(0, index)
-        ).log_prob
-    )
+
+    def measure(index):
+        rng = IndexedSource(0, index)
+        return VariationalBound()(denoiser, Cosine(), VectorDecoder(), x[index], None, 4, rng).log_prob
+
     whole = measure(range(70))
     torch.testing.assert_close(torch.cat([measure(range(0, 3)), measure(range(3, 66)), measure(range(66, 70))]), whole)
