@@ -92,10 +92,10 @@ class DataModule(LightningDataModule, ABC):
         """How the global batch is cut among the trainer's ranks and micro-batches."""
         return BatchLayout(self.batch_size, self.micro_batch_size, *self._place)
 
-    def global_rows(self, micro_step: int) -> tuple[Tensor, int]:
+    def global_rows(self, micro_step: int, device: torch.device | str = "cpu") -> tuple[Tensor, int]:
         """(rows of the global batch that this rank's micro-batch has, int64 [b]; rows in all), at a batch index."""
         first = self.layout.first_row(micro_step)
-        return torch.arange(first, first + self.layout.micro), self.batch_size
+        return torch.arange(first, first + self.layout.micro, device=device), self.batch_size
 
     def setup(self, stage: str) -> None:
         if stage != "fit":

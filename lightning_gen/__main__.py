@@ -89,6 +89,9 @@ def main(args: list[str] | None = None) -> int:
             made = run_verb(verb, rest)
         else:
             made = _call(getattr(importlib.import_module(module), function), f"lightning-gen {verb}", rest)
+    except KeyboardInterrupt:
+        print(f"lightning-gen {verb}: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
     except Exception as error:
         cause = _users_error(error)
         if debug or cause is None:

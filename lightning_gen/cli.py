@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 import lightning_gen.diffusion.module
 import lightning_gen.networks
 import lightning_gen.optim  # noqa: F401
 from lightning_gen.callbacks import EMA, Checkpoints, Progress, SampleSheet, Throughput
 from lightning_gen.errors import UserError
-from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
 from lightning_gen.loggers import MetricsCSV, wandb_settings
 from lightning_gen.run_directory import checkpoint_files, differences, new_run, run_id, run_of, write_atomically
 
@@ -92,8 +94,10 @@ class GenerativeCLI(LightningCLI):
             self.run_dir = Path(config.run)
         elif config.get("ckpt_path") and self.verb != "fit":
             self.run_dir = run_of(Path(config.ckpt_path))
-        elif self.verb == "fit" and int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        elif self.verb == "fit" and os.environ.get("LOCAL_RANK", "0") != "0" and _RUN in os.environ:
             self.run_dir = Path(os.environ[_RUN])  # started by rank zero, which has chosen
+        elif self.verb == "fit" and _started_from_outside():
+            raise UserError("several processes of one run must be told their directory: give --run DIR")
         elif self.verb == "fit":
             self.run_dir, self.is_new = new_run(self._config_name()), True
             os.environ[_RUN] = str(self.run_dir)
@@ -117,7 +121,9 @@ class GenerativeCLI(LightningCLI):
     def _enter_run(self, config: Any) -> None:
         own = self.run_dir / "config.yaml"
         checkpoints = checkpoint_files(self.run_dir)
+        self.identity = run_id(self.run_dir)
         if self.verb != "fit":
+            self._refuse_another_model(own)
             if config.get("ckpt_path") is None:
                 if not checkpoints:
                     raise UserError(
@@ -134,6 +140,17 @@ class GenerativeCLI(LightningCLI):
             config.ckpt_path = str(checkpoints[0])
         self.resume = config.get("ckpt_path")
 
+    def _refuse_another_model(self, own: Path) -> None:
+        """What the weights were trained as must be what is judged; how it is judged may differ."""
+        if not own.exists():
+            return
+        trained = yaml.safe_load(own.read_text())
+        free = ("batch_size", "micro_batch_size", "eval_batch_size", "eval_draws", "compile", "sampler", "bound")
+        there, here = ({key: config[key] for key in ("model", "data")} for config in (trained, self.resolved))
+        for key, (old, new) in differences(there, here).items():
+            if not any(part in free for part in key.split(".")):
+                raise UserError(f"{self.run_dir} was trained with {key}: {old!r}, not {new!r}")
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
@@ -149,7 +166,7 @@ class GenerativeCLI(LightningCLI):
             if class_path.endswith("WandbLogger"):
                 tags = [config[key].class_path.rpartition(".")[2] for key in ("model", "data")]
                 given = {**logger.init_args.as_dict(), **(logger.get("dict_kwargs") or {})}
-                settings = wandb_settings(self.run_dir, run_id(self.run_dir), given, self.verb, tags)
+                settings = wandb_settings(self.run_dir, self.identity, given, self.verb, tags)
                 known = logger.init_args.as_dict().keys()
                 for key, value in settings.items():
                     if key in known:
@@ -166,6 +183,9 @@ class GenerativeCLI(LightningCLI):
             logger for logger in (given if isinstance(given, list) else [given]) if logger not in (None, True, False)
         ]
         kwargs["logger"] = loggers
+        if SLURMEnvironment.detect():  # Lightning's own requeue saves inside the signal handler, and can hang there
+            kwargs["plugins"] = [*(self._get(self.config_init, "trainer").get("plugins") or [])]
+            kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))
         if self._get(self.config_init, "trainer").get("enable_progress_bar") is False:
             kwargs["enable_progress_bar"] = True  # the Trainer refuses a bar among the callbacks otherwise
             self._get(self.config_init, "progress").disable()
@@ -174,7 +194,7 @@ class GenerativeCLI(LightningCLI):
             trainer.loggers = [MetricsCSV(self.run_dir, _step_of(self.resume)), *loggers]
         if self.verb == "fit" and trainer.is_global_zero:  # all has been built: only now does the run come to be
             self.is_new = False
-            run_id(self.run_dir)
+            write_atomically(self.run_dir / "run_id", self.identity + "\n")
             write_atomically(self.run_dir / "config.yaml", yaml.safe_dump(self.resolved, sort_keys=False))
         trainer.callbacks.insert(0, Throughput())
         for logger in loggers:
@@ -185,7 +205,22 @@ class GenerativeCLI(LightningCLI):
         return trainer
 
     def predict(self, **kwargs: Any) -> None:
-        self.predictions = self.trainer.predict(**kwargs)
+        """Keeps the rows of all ranks, by the example's index."""
+        batches = self.trainer.predict(**kwargs) or []
+        columns = list(batches[0]) if batches else []
+        rows = [row for batch in batches for row in zip(*(batch[name].tolist() for name in columns))]
+        parts = [(columns, rows)]
+        if dist.is_available() and dist.is_initialized():
+            parts = parts * dist.get_world_size()
+            dist.all_gather_object(parts, (columns, rows))
+        self.columns = next((names for names, _ in parts if names), ["index"])
+        self.rows = sorted(row for _, part in parts for row in part)
+
+
+def _started_from_outside() -> bool:
+    """Whether a cluster or torchrun has started this process as one of several."""
+    sizes = [os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_NTASKS")]
+    return any(size.isdigit() and int(size) > 1 for size in sizes)
 
 
 class _Attribute:
@@ -212,7 +247,7 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     # What Lightning's launcher starts for every further rank of this machine.
     sys.argv = [str(Path(__file__).with_name("__main__.py")), verb, *args]
-    cli = GenerativeCLI(verb, args)
+    cli = GenerativeCLI(verb, _with_own_config(verb, args))
     for logger in cli.trainer.loggers:
         if isinstance(logger, WandbLogger) and cli.trainer.is_global_zero:
             logger.experiment.finish()  # what it has to say comes before the last line
@@ -222,18 +257,38 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
         return cli.run_dir
     folder = cli.run_dir / "evaluation"
     if verb == "predict":
-        return _write_predictions(cli.predictions, folder / "predict.csv")
-    metrics = {key: float(value) for key, value in cli.trainer.callback_metrics.items() if key != "step"}
-    settings = {"checkpoint": cli.config[verb].ckpt_path, "draws": cli.model.eval_draws}
-    write_atomically(folder / f"{verb}.json", json.dumps({"metrics": metrics, "settings": settings}, indent=2) + "\n")
+        return _write_predictions(cli.columns, cli.rows, folder / "predict.csv")
+    metrics = {}
+    bound = (cli.model.likelihood_kind or "").endswith("elbo")
+    for name, (mean, error) in cli.model.measured.items():
+        name = "elbo_nats" if bound and name == "log_prob_nats" else name
+        metrics |= {name: mean, f"{name}_se": error}
+    settings = {
+        "split": "val" if verb == "validate" else "test",
+        "checkpoint": str(cli.config[verb].ckpt_path),
+        "weights": f"ema:{cli.model.averages.decays[0]}" if cli.model.averages is not None else "raw",
+        "likelihood_kind": cli.model.likelihood_kind,
+        "draws": cli.model.eval_draws,
+        "seed": EVALUATION_SEED,
+    }
+    text = json.dumps({"metrics": metrics, "settings": settings}, indent=2)
+    write_atomically(folder / f"{verb}.json", text + "\n")
     return folder / f"{verb}.json"
 
 
-def _write_predictions(batches: list[dict[str, torch.Tensor]], path: Path) -> Path:
+def _write_predictions(columns: list[str], rows: list[tuple[float, ...]], path: Path) -> Path:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(batches[0])
-    for batch in batches:
-        writer.writerows(zip(*(column.tolist() for column in batch.values())))
+    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
     write_atomically(path, text.getvalue())
     return path
+
+
+def _with_own_config(verb: str, args: list[str]) -> list[str]:
+    """The arguments of a verb that judges a run, with the run's own config where they name none, on one device."""
+    named = any(arg.split("=")[0] in ("-c", "--config", "--model") for arg in args)
+    runs = [value for flag, value in zip(args, args[1:]) if flag == "--run"]
+    runs += [arg.removeprefix("--run=") for arg in args if arg.startswith("--run=")]
+    if verb == "fit" or named or not runs or not (Path(runs[-1]) / "config.yaml").exists():
+        return args
+    here = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
+    return ["--config", str(Path(runs[-1]) / "config.yaml"), *here, *args]

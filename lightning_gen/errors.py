@@ -9,6 +9,10 @@ class IncompatibleAxes(UserError):
     """A combination of axes (schedule, path, parameterization, ...) that has no meaning; says why."""
 
 
+class NonFiniteSamples(UserError):
+    """A sampler diverged, or a model has not learned anything finite."""
+
+
 class NoLikelihood(UserError):
     """The family has no likelihood; its column in a table stays empty."""
 

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.likelihood import Likelihood
+from lightning_gen.means import MeanOverExamples
 from lightning_gen.random_source import GeneratorSource, IndexedSource, RandomSource, derive_seed
 
 CHECKPOINT_KEY = "lightning_gen"
@@ -88,6 +89,10 @@ class GenerativeModule(LightningModule, ABC):
         self.recipe: dict[str, Any] | None = None  # what rebuilds this module and its data; the command line sets it
         self.weights = "raw"  # which weights the parameters hold: `lightning_gen.load` sets it
         self.averages: WeightAverages | None = None
+        self.measured: dict[str, tuple[float, float]] = {}  # the last validation's or test's means and standard errors
+        self.likelihood_kind: str | None = None
+        self._means = MeanOverExamples()
+        self._parts: dict[str, Tensor] = {}  # of a logged step's loss, added up over its micro-batches
         self._draws: LossDraws | None = None
         self._built = False
         self._fresh = False  # built by `fit`, its weights those of no checkpoint and not yet initialized
@@ -203,7 +208,10 @@ class GenerativeModule(LightningModule, ABC):
         optimizer = self.optimizer_factory([p for p in self.parameters() if p.requires_grad])
         if self.lr_schedule_factory is None:
             return optimizer
-        return [optimizer], [{"scheduler": self.lr_schedule_factory(optimizer), "interval": "step", "frequency": 1}]
+        schedule = self.lr_schedule_factory(optimizer)
+        if getattr(schedule, "total_steps", 0) is None:  # as long as the training
+            schedule.total_steps = self.trainer.max_steps
+        return [optimizer], [{"scheduler": schedule, "interval": "step", "frequency": 1}]
 
     def configure_gradient_clipping(
         self,
@@ -226,11 +234,22 @@ class GenerativeModule(LightningModule, ABC):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
             if self._logs_now():
-                self.log("optim/grad_norm", norm)
+                self._log_training({**self._parts, "optim/grad_norm": norm})
 
     def _logs_now(self) -> bool:
         """Whether the step at hand is one that reaches the loggers; others pay nothing for logging."""
         return (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    def _log_training(self, metrics: dict[str, Tensor]) -> None:
+        """Writes a step's metrics, means over ranks and micro-batches, at the number of steps it completes.
+
+        Not through `self.log`: Lightning counts steps from 0 and rounds what it logs to the default dtype.
+        """
+        trainer, self._parts = self.trainer, {}
+        values = torch.stack([value.detach().float() for value in metrics.values()])
+        values = trainer.strategy.reduce(values, reduce_op="mean").tolist()
+        for logger in trainer.loggers:
+            logger.log_metrics(dict(zip(metrics, values)), step=trainer.global_step + 1)
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
@@ -246,19 +265,19 @@ class GenerativeModule(LightningModule, ABC):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         trainer = self.trainer
         own = GeneratorSource(device=batch.x.device)
-        if hasattr(trainer.datamodule, "global_rows"):
-            rows, total = trainer.datamodule.global_rows(batch_idx % trainer.accumulate_grad_batches)
+        if hasattr(trainer.datamodule, "global_rows"):  # made on the device: a copy would wait for it
+            micro = batch_idx % trainer.accumulate_grad_batches
+            rows, total = trainer.datamodule.global_rows(micro, batch.x.device)
         else:
-            rows, total = torch.arange(len(batch.x)), len(batch.x)
+            rows, total = torch.arange(len(batch.x), device=batch.x.device), len(batch.x)
         shared = GeneratorSource(derive_seed(self.seed, "shared", trainer.global_step), batch.x.device)
-        with self.drawing(LossDraws(rows.to(batch.x.device), total, shared, own)):
+        with self.drawing(LossDraws(rows, total, shared, own)):
             parts = self.training_loss(batch.x, batch.y)
         if self._logs_now():
-            # "step" is the x-axis: the number of optimizer steps this one completes (Lightning's own counts from 0)
-            step = {"step": torch.tensor(float(trainer.global_step + 1))}
-            self.log_dict(
-                {**{f"train/{name}": value.detach() for name, value in parts.items()}, **step}, sync_dist=True
-            )
+            share = 1 / trainer.accumulate_grad_batches
+            for name, value in parts.items():
+                self._parts[f"train/{name}"] = self._parts.get(f"train/{name}", 0.0) + share * value.detach()
+            self.log_dict({f"train/{name}": value.detach() for name, value in parts.items()}, logger=False)
         return parts["loss"]
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -267,25 +286,40 @@ class GenerativeModule(LightningModule, ABC):
     def test_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluation_step(batch, "test")
 
+    def on_validation_epoch_end(self) -> None:
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test")
+
     def _evaluation_step(self, batch: Any, stage: str) -> None:
         own = IndexedSource(EVALUATION_SEED, batch.index, batch.x.device)
-        log = {"on_step": False, "on_epoch": True, "sync_dist": True, "batch_size": len(batch.x)}
         # The loss's times are stratified over the whole split, as if it were one batch, whatever the batch size.
         split = self.trainer.datamodule.split(stage)
         shared = GeneratorSource(EVALUATION_SEED, batch.x.device)
         with self.drawing(LossDraws(batch.index, len(split), shared, own.fork("loss"))):
             parts = self.training_loss(batch.x, batch.y)
-        # A "step" among the metrics is the loggers' x-axis; Lightning's own would be one less.
-        step = {"step": torch.tensor(float(self.trainer.global_step))}
-        self.log_dict({**{f"{stage}/{name}": value for name, value in parts.items()}, **step}, **log)
+        for name, value in parts.items():
+            self._means.add(name, value.expand(len(batch.x)))
         try:
             likelihood = self.log_likelihood(batch.x, batch.y, draws=self.eval_draws, rng=own.fork("likelihood"))
         except NoLikelihood:
             return
-        terms = {f"{stage}/{name}": value.mean().float() for name, value in likelihood.terms.items()}
+        self.likelihood_kind = likelihood.kind
+        for name, value in {"log_prob_nats": likelihood.log_prob, **likelihood.terms}.items():
+            self._means.add(name, value)
         if self.levels is not None:
-            terms[f"{stage}/bits_per_dim"] = likelihood.bits_per_dim().mean().float()
-        self.log_dict({**terms, f"{stage}/log_prob_nats": likelihood.log_prob.mean().float()}, **log)
+            self._means.add("bits_per_dim", likelihood.bits_per_dim())
+
+    def _report(self, stage: str) -> None:
+        """Means over the examples of all ranks, to the loggers at this step and to `measured`."""
+        self.measured, self._means = self._means.compute(), MeanOverExamples()
+        metrics = {f"{stage}/{name}": mean for name, (mean, _) in self.measured.items()}
+        if self.trainer.sanity_checking or not metrics:
+            return
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, step=self.trainer.global_step)
+        self.log_dict({k: torch.tensor(v) for k, v in metrics.items()}, logger=False, sync_dist=True, batch_size=1)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Per-example log-likelihood and its terms, in nats, by the example's index."""

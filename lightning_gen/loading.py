@@ -54,7 +54,8 @@ def from_checkpoint(checkpoint: dict[str, Any], weights: str = "ema", name: str 
     module: GenerativeModule = build(ours["recipe"]["model"], GenerativeModule, **ours["data"])
     module.recipe, module.seed = ours["recipe"], ours["recipe"].get("seed", 0)
     module.configure_model()
-    state, module.weights = dict(checkpoint["state_dict"]), "raw"
+    chosen: dict[str, torch.Tensor] = {}
+    module.weights = "raw"
     averages = ours.get("averages", {}).get("weights", {})
     if weights != "raw":
         kind, _, decay = weights.partition(":")
@@ -62,15 +63,19 @@ def from_checkpoint(checkpoint: dict[str, Any], weights: str = "ema", name: str 
             raise UserError(f"weights are 'raw', 'ema' or 'ema:DECAY', not {weights!r}")
         decay = decay or next(iter(averages), "")
         if decay in averages:
-            state.update(averages[decay])
+            chosen = averages[decay]
             module.weights = f"ema:{decay}"
         elif ":" in weights:
             raise UserError(f"{name} holds no average {decay!r}, only {', '.join(averages) or 'raw weights'}")
         else:
             warnings.warn(f"{name} holds no averaged weights; its raw weights are used", stacklevel=3)
     try:
-        module.load_state_dict(state)
-    except RuntimeError as error:
+        module.load_state_dict(checkpoint["state_dict"])
+        parameters = dict(module.named_parameters())
+        with torch.no_grad():
+            for key, value in chosen.items():  # into the parameter itself, which may have a second name
+                parameters[key].copy_(value)
+    except (RuntimeError, KeyError) as error:
         what = "; ".join(line.strip() for line in str(error).splitlines()[1:])
         raise UserError(f"{name} does not fit {type(module).__name__} as it is now: {what}") from error
     return module.eval()

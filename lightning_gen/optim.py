@@ -20,16 +20,23 @@ class Warmup(LambdaLR):
 
 
 class WarmupCosine(LambdaLR):
-    """Linear warm-up, then half a cosine down to `final` times the optimizer's rate at `total_steps`."""
+    """Linear warm-up, then half a cosine down to `final` times the optimizer's rate at `total_steps`.
 
-    def __init__(self, optimizer: Optimizer, total_steps: int, warmup_steps: int = 0, final: float = 0.0) -> None:
-        if not 0 <= warmup_steps < total_steps:
+    `total_steps=None` is the trainer's `max_steps`, which `GenerativeModule` fills in.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, total_steps: int | None = None, warmup_steps: int = 0, final: float = 0.0
+    ) -> None:
+        if warmup_steps < 0 or (total_steps is not None and warmup_steps >= total_steps):
             raise UserError(f"warmup_steps must lie in [0, total_steps), got {warmup_steps} of {total_steps}")
+        self.total_steps = total_steps
 
         def factor(step: int) -> float:
             if step < warmup_steps:
                 return (step + 1) / (warmup_steps + 1)
-            progress = min(1.0, (step - warmup_steps) / (total_steps - warmup_steps))
+            total = self.total_steps or math.inf
+            progress = min(1.0, (step - warmup_steps) / max(1, total - warmup_steps))
             return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, factor)

@@ -80,21 +80,20 @@ def run_of(checkpoint: Path) -> Path:
 
 
 def run_id(run: Path) -> str:
-    """The run's id, made on the first call: eight letters and digits, unique enough for one W&B project."""
+    """The id of a run, or a new one: eight letters and digits, unique enough for one W&B project.
+
+    `fit` writes it to the run directory, together with the config and before the first step.
+    """
     file = run / "run_id"
-    try:
-        return file.read_text().strip()
-    except FileNotFoundError:
-        write_atomically(file, secrets.token_hex(4) + "\n")
-        return file.read_text().strip()
+    return file.read_text().strip() if file.exists() else secrets.token_hex(4)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes the whole text or nothing: a reader never sees half of it."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Writes the whole content or nothing: a reader never sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(text)
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)

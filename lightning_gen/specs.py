@@ -58,6 +58,7 @@ def overridden(current: Any, spec: dict[str, Any] | None) -> Any:
     """
     if spec is None:
         return current
+    spec = _nested(spec)
     if "class_path" in spec:
         return build(spec, resolve(spec["class_path"]))
     if current is None:
@@ -70,10 +71,21 @@ def overridden(current: Any, spec: dict[str, Any] | None) -> Any:
     return build({"class_path": _path(kind), "init_args": {**given, **spec.get("init_args", {})}}, kind)
 
 
+def _nested(spec: dict[str, Any]) -> dict[str, Any]:
+    """{"steps": 5} and {"init_args.steps": 5}, as command lines give them, to {"init_args": {"steps": 5}}."""
+    whole = {key: value for key, value in spec.items() if key in ("class_path", "init_args")}
+    bare = {key.removeprefix("init_args."): value for key, value in spec.items() if key not in whole}
+    return {**whole, "init_args": {**whole.get("init_args", {}), **bare}}
+
+
 def describe(thing: Any) -> Any:
     """An object of configured parts as primitives: {"class_path", "init_args"}; anything else as itself."""
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
+    if isinstance(thing, (list, tuple)):
+        return [describe(item) for item in thing]
+    if isinstance(thing, dict):
+        return {key: describe(item) for key, item in thing.items()}
     names = [name for name in parameters(type(thing)) if hasattr(thing, name)]
     return {
         "class_path": _path(type(thing)),

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -119,19 +120,57 @@ def test_sampler_can_be_overridden_in_part(run):
     settings = json.loads((run / "evaluation" / "steps.json").read_text())["settings"]
     assert settings["nfe"] == 3 and settings["sampler"]["init_args"]["steps"] == 3
     assert settings["sampler"]["init_args"]["solver"]["class_path"].endswith("DDIM")
+    assert (
+        main(["evaluate", str(run), "--num_samples=20", "--draws=0", "--name=dots", "--sampler.init_args.steps=4"]) == 0
+    )
+    assert json.loads((run / "evaluation" / "dots.json").read_text())["settings"]["nfe"] == 4
+    assert main(["evaluate", str(run), "--num_samples=20", '--sampler={"stepz": 5}']) == 2
 
 
-def test_trainer_verbs_use_the_run(run):
-    config = str(run / "config.yaml")
-    assert main(["validate", "--config", config, "--run", str(run)]) == 0
-    assert main(["test", "--config", config, "--run", str(run)]) == 0
-    assert main(["predict", "--config", config, "--run", str(run)]) == 0
-    measured = json.loads((run / "evaluation" / "test.json").read_text())["metrics"]
+def test_trainer_verbs_need_the_run_alone(run):
+    assert main(["validate", "--run", str(run)]) == 0
+    assert main(["test", "--run", str(run)]) == 0
+    assert main(["predict", f"--run={run}"]) == 0
+    content = json.loads((run / "evaluation" / "test.json").read_text())
     with open(run / "evaluation" / "predict.csv") as file:
         rows = list(csv.DictReader(file))
-    assert sorted(int(row["index"]) for row in rows) == list(range(100))
-    mean = sum(float(row["log_prob_nats"]) for row in rows) / 100
-    assert mean == pytest.approx(measured["test/log_prob_nats"], rel=1e-5)
+    assert [int(row["index"]) for row in rows] == list(range(100))
+    values = [float(row["log_prob_nats"]) for row in rows]
+    assert content["metrics"]["elbo_nats"] == pytest.approx(statistics.fmean(values), rel=1e-9)
+    assert content["metrics"]["elbo_nats_se"] == pytest.approx(statistics.stdev(values) / 10, rel=1e-9)
+    assert content["settings"]["weights"] == "ema:0.999"
+    assert content["settings"]["likelihood_kind"] == "density-elbo"
+
+
+def test_another_model_than_was_trained_is_not_judged(run, capsys):
+    config = str(run / "config.yaml")
+    target = "--model.init_args.parameterization=NoisePrediction"
+    assert main(["test", "--config", config, "--run", str(run), target]) == 2
+    assert "parameterization" in capsys.readouterr().err
+    assert main(["test", "--run", str(run), "--model.init_args.eval_draws=2"]) == 0
+
+
+def test_two_ranks_measure_what_one_does(run, tmp_path):
+    """65 validation examples do not divide: every one counts once, at the right step, and predictions are all there."""
+    two = tmp_path / "two"
+    ranks = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    args = ["--config", TOY, "--run", str(two), "--trainer.max_steps=4", *FAST, "--data.init_args.num_val=65"]
+    start = [sys.executable, "-m", "lightning_gen"]
+    options = {"cwd": ROOT, "check": True, "capture_output": True, "text": True, "timeout": 240}
+    made = subprocess.run([*start, "fit", *args, *ranks], **options)
+    assert made.stdout.splitlines()[-1] == str(two) and made.stdout.count(str(two)) == 1
+    with open(two / "metrics.csv") as file:
+        rows = {int(row["step"]): row for row in csv.DictReader(file)}
+    assert sorted(rows) == [2, 4]
+    assert main(["validate", "--run", str(two)]) == 0
+    alone = json.loads((two / "evaluation" / "validate.json").read_text())["metrics"]
+    assert float(rows[4]["val/loss"]) == pytest.approx(alone["loss"], rel=1e-6)
+    assert float(rows[4]["val/log_prob_nats"]) == pytest.approx(alone["elbo_nats"], rel=1e-6)
+    assert main(["predict", "--run", str(two)]) == 0
+    before = (two / "evaluation" / "predict.csv").read_text().splitlines()
+    subprocess.run([*start, "predict", "--run", str(two), *ranks], **options)
+    after = (two / "evaluation" / "predict.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in after] == [line.split(",")[0] for line in before]
 
 
 @pytest.mark.parametrize(("steps", "every"), [(4, 4), (5, 4), (4, 100), (6, 100)])

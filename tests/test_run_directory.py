@@ -57,10 +57,12 @@ def test_a_checkpoint_knows_its_run():
     assert run_of(Path("r/some.ckpt")) == Path("r")
 
 
-def test_a_run_has_one_id(tmp_path):
-    first = run_id(tmp_path / "a")
-    assert run_id(tmp_path / "a") == first and first.isalnum() and len(first) == 8
-    assert run_id(tmp_path / "b") != first
+def test_a_run_keeps_the_id_it_was_given(tmp_path):
+    first = run_id(tmp_path)
+    assert first.isalnum() and len(first) == 8
+    assert run_id(tmp_path) != first  # nothing is written before the run comes to be
+    (tmp_path / "run_id").write_text(first + "\n")
+    assert run_id(tmp_path) == first
 
 
 @pytest.mark.parametrize("fails", ["write", "replace"])

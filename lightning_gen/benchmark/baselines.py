@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import traceback
 from pathlib import Path
 
-from lightning_gen.benchmark.cell import Job
+from lightning_gen.benchmark.cell import Job, device_of, die_with_parent
 from lightning_gen.benchmark.grid import Plan
 
 FLOOR, CEILING = "floor", "ceiling"
@@ -18,6 +19,7 @@ def measure_baselines(plan: Plan, folder: Path, job: Job) -> None:
 
     The data and the protocol are those of the cells, read off one cell's checkpoint.
     """
+    threading.Thread(target=die_with_parent, daemon=True).start()
     target = folder / "baselines"
     target.mkdir(exist_ok=True)
     log = open(target / "log.txt", "w", buffering=1)  # noqa: SIM115  open until the process ends
@@ -34,13 +36,14 @@ def _measure(plan: Plan, target: Path, job: Job) -> None:
     import torch
 
     from lightning_gen import loading
-    from lightning_gen.evaluation.evaluate import Judge, Protocol, pick_device
+    from lightning_gen.evaluation.evaluate import Judge
+    from lightning_gen.evaluation.protocol import Protocol
     from lightning_gen.generative_module import GenerativeModule
     from lightning_gen.random_source import GeneratorSource
     from lightning_gen.specs import build
 
     data = loading.load_data(loading.read_checkpoint(job.run))
-    judge = Judge(data, Protocol(**plan.evaluation), pick_device("auto"))
+    judge = Judge(data, Protocol.of(plan.evaluation), device_of(job.run))
     num = judge.protocol.num_samples
     real = data.split(plan.floor).x[:num]
     judge.of_data(real, f"real data, split {plan.floor!r}").write(target, FLOOR, data.levels)

@@ -27,6 +27,7 @@ class Job:
         protocol: fields of `Protocol`.
         recipe: text of the experiment's config files.
         threads: of this process.
+        group: of W&B, the benchmark's name.
     """
 
     run: Path
@@ -34,23 +35,35 @@ class Job:
     protocol: dict[str, Any]
     recipe: str
     threads: int
+    group: str
 
     @property
     def result(self) -> Path:
         """The file whose existence says that the cell is done."""
         return self.run / "evaluation" / f"{NAME}.json"
 
+    def training(self) -> str:
+        """What the cell's training depends on, as text."""
+        return json.dumps([self.fit[2:], self.recipe], sort_keys=True)
+
     def fingerprint(self) -> str:
-        """What the result depends on: a cell made under another is not taken for done."""
-        return json.dumps([self.fit[2:], self.protocol, self.recipe], sort_keys=True)
+        """What the result depends on: a cell measured under another is measured again."""
+        return json.dumps([self.training(), self.protocol], sort_keys=True)
 
     def done(self) -> bool:
         """Whether the cell has been measured, as this job says."""
-        stamp = self.run / "evaluation" / f"{NAME}.job"
-        return self.result.exists() and stamp.exists() and stamp.read_text() == self.fingerprint()
+        return self.result.exists() and _text(self.run / "evaluation" / f"{NAME}.job") == self.fingerprint()
+
+    def begun_otherwise(self) -> bool:
+        """Whether the run directory holds a training of another config than this job's."""
+        return _text(self.run / "training.job") not in (None, self.training())
 
 
-def _die_with_parent() -> None:
+def _text(path: Path) -> str | None:
+    return path.read_text() if path.exists() else None
+
+
+def die_with_parent() -> None:
     """Ends this process when the benchmark's own is killed: an orphan would train on beside its successor."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -60,7 +73,7 @@ def _die_with_parent() -> None:
 
 def run_job(job: Job) -> None:
     """Trains and measures one cell; its output goes to log.txt. A failure ends the process with status 1."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=die_with_parent, daemon=True).start()
     job.run.mkdir(parents=True, exist_ok=True)
     log = open(job.run / "log.txt", "a", buffering=1)  # noqa: SIM115  open until the process ends
     for stream in (1, 2):
@@ -72,12 +85,15 @@ def run_job(job: Job) -> None:
     try:
         from lightning_gen import loading
         from lightning_gen.cli import run_verb
-        from lightning_gen.evaluation.evaluate import Judge, Protocol, pick_device
+        from lightning_gen.evaluation.evaluate import Judge
+        from lightning_gen.evaluation.protocol import Protocol
         from lightning_gen.run_directory import write_atomically
 
+        os.environ.setdefault("WANDB_RUN_GROUP", job.group)
+        write_atomically(job.run / "training.job", job.training())
         run_verb("fit", [*job.fit, "--run", str(job.run)])
         checkpoint = loading.read_checkpoint(job.run)
-        judge = Judge(loading.load_data(checkpoint), Protocol(**job.protocol), pick_device("auto"))
+        judge = Judge(loading.load_data(checkpoint), Protocol.of(job.protocol), device_of(job.run))
         module = loading.from_checkpoint(checkpoint, name=str(job.run))
         measured = judge.of_model(module)
         measured.settings["step"] = int(checkpoint["global_step"])
@@ -88,3 +104,13 @@ def run_job(job: Job) -> None:
         log.flush()
         os._exit(1)
     log.flush()
+
+
+def device_of(run: Path) -> Any:
+    """Where a run's config has it computed: `accelerator: cpu` is measured on the CPU too."""
+    import yaml
+
+    from lightning_gen.evaluation.evaluate import pick_device
+
+    accelerator = yaml.safe_load((run / "config.yaml").read_text())["trainer"]["accelerator"]
+    return pick_device("cpu" if accelerator == "cpu" else "auto")

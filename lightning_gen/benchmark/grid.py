@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from lightning_gen.errors import UserError
+from lightning_gen.evaluation.protocol import Protocol
 
 Overrides = dict[str, Any]
 """Dotted keys of a `fit` config and their values."""
@@ -95,6 +96,7 @@ class Plan:
             raise UserError(
                 f"a benchmark needs at least one worker and one thread, got {self.workers} and {self.threads}"
             )
+        Protocol.of(self.evaluation)
         for axis, values in self.axes.items():
             if not isinstance(values, dict) or not values or not all(isinstance(v, dict) for v in values.values()):
                 raise UserError(

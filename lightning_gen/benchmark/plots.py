@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -73,7 +74,8 @@ def curves(cells: list[Row]) -> Figure:
     figure = Figure(figsize=(12, 4.5), dpi=120)
     left, right = figure.subplots(1, 2)
     colours = {value: f"C{i}" for i, value in enumerate(dict.fromkeys(next(iter(r.values.values())) for r in cells))}
-    styles = dict(zip(dict.fromkeys(tuple(r.values.values())[1:] for r in cells), 4 * ["-", "--", ":", "-."]))
+    others = dict.fromkeys(tuple(row.values.values())[1:] for row in cells)
+    styles = dict(zip(others, itertools.cycle(["-", "--", ":", "-."])))
     for row in sorted(cells, key=lambda row: tuple(row.values.values())):
         series = read_metrics(row.folder.parent / "metrics.csv")
         seen = dict(series.get("images_seen", []))

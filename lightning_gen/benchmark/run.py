@@ -23,6 +23,7 @@ def jobs_of(plan: Plan, out: Path) -> dict[str, Job]:
             protocol=plan.evaluation,
             recipe=plan.recipe(),
             threads=plan.threads,
+            group=plan.name,
         )
         for cell in plan.cells()
     }
@@ -64,6 +65,7 @@ def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
             process.terminate()
         for process in running.values():
             process.join(10)
+            process.kill()
     return failed
 
 
@@ -82,9 +84,15 @@ def benchmark(config: str, out: str | None = None, workers: int | None = None) -
     workers = plan.workers if workers is None else workers
     if workers < 1:
         raise UserError(f"a benchmark needs at least one worker, got {workers}")
+    jobs = jobs_of(plan, folder)
+    for name, job in jobs.items():
+        if job.begun_otherwise():
+            raise UserError(
+                f"{job.run} was begun under another config than {config} now says for {name}: delete it to train it "
+                "anew, or give another directory with --out"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "benchmark.yaml", Path(config).read_text())
-    jobs = jobs_of(plan, folder)
     with Display(plan.name, jobs) as display:
         failed = train(jobs, workers, display)
         display.phase("baselines and report")

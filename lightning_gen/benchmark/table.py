@@ -19,7 +19,7 @@ from lightning_gen.errors import UserError
 from lightning_gen.metrics_file import read_metrics
 from lightning_gen.run_directory import write_atomically
 
-SAME = ("num_samples", "extractor_digest", "reference", "reference_fingerprint", "draws", "seed")
+SAME = ("num_samples", "extractor_digest", "reference", "reference_fingerprint", "draws", "seed", "device")
 """Settings in which two numbers must agree to be ranked."""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from lightning_gen.callbacks.throughput import paused
 from lightning_gen.errors import UserError
 from lightning_gen.run_directory import checkpoint_files
 
@@ -47,7 +48,8 @@ class Checkpoints(Checkpoint):
         folder = Path(trainer.default_root_dir) / "checkpoints"
         final = folder / f"step_{trainer.global_step:08d}.ckpt"
         partial = final.with_suffix(".partial")
-        trainer.save_checkpoint(partial, weights_only=False)  # every rank takes part, rank zero writes
+        with paused(trainer):
+            trainer.save_checkpoint(partial, weights_only=False)  # every rank takes part, rank zero writes
         if trainer.is_global_zero:
             with open(partial, "rb+") as file:
                 os.fsync(file.fileno())

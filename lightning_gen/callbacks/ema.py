@@ -180,7 +180,10 @@ class EMA(Callback):
         """Puts the averages into the checkpoint, and the raw weights where an open scope has exchanged them."""
         checkpoint[CHECKPOINT_KEY]["averages"] = {"updates": self.updates, "weights": self._shadows}
         if self._raw is not None:
-            checkpoint["state_dict"].update(self._raw)
+            raw = {p: self._raw[name] for name, p in module.named_parameters() if name in self._raw}
+            for name, p in module.named_parameters(remove_duplicate=False):  # a tied weight stands under each name
+                if p in raw:
+                    checkpoint["state_dict"][name] = raw[p]
 
     def read(self, module: GenerativeModule, checkpoint: dict[str, Any]) -> None:
         """Takes the averages of a checkpoint; decays it does not hold start anew at its weights."""

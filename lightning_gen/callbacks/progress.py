@@ -69,7 +69,9 @@ class Progress(ProgressBar):
 
     @staticmethod
     def _note(trainer: Trainer) -> str:
-        shown = {k: v for k, v in trainer.logged_metrics.items() if k in ("train/loss", "val/loss", "val/bits_per_dim")}
+        shown = {
+            k: v for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val/loss", "val/bits_per_dim")
+        }
         return "  ".join(f"{name} {float(value):.4g}" for name, value in shown.items())
 
     def _stop(self) -> None:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
+from lightning_gen.callbacks.throughput import paused
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
 from lightning_gen.random_source import IndexedSource
@@ -37,11 +38,15 @@ class SampleSheet(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: GenerativeModule, *args: Any) -> None:
         step = trainer.global_step
         if self.every_n_steps and step != self._last and step % self.every_n_steps == 0:
-            self._draw(trainer, pl_module)
+            self._draw_paused(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
         if self.every_n_steps and trainer.global_step != self._last:
-            self._draw(trainer, pl_module)
+            self._draw_paused(trainer, pl_module)
+
+    def _draw_paused(self, trainer: Trainer, module: GenerativeModule) -> None:
+        with paused(trainer):
+            self._draw(trainer, module)
 
     def _draw(self, trainer: Trainer, module: GenerativeModule) -> None:
         self._last = trainer.global_step
@@ -49,20 +54,19 @@ class SampleSheet(Callback):
             return
         from lightning_gen.pictures import save_samples
 
+        path = Path(trainer.default_root_dir) / "samples" / f"step_{trainer.global_step:08d}.png"
         modes = [(part, part.training) for part in module.modules()]
         module.eval()
         try:
             with module.ema_scope(), torch.no_grad():
                 samples = module.sample(self.num, rng=IndexedSource(EVALUATION_SEED, range(self.num), module.device))
-        finally:
-            for part, mode in modes:
-                part.training = mode
-        path = Path(trainer.default_root_dir) / "samples" / f"step_{trainer.global_step:08d}.png"
-        try:
             save_samples(samples.cpu(), module.levels, path)
         except UserError as error:  # data that have no picture, or samples that are not finite: training goes on
             warnings.warn(f"no sample sheet at step {trainer.global_step}: {error}", stacklevel=2)
             return
+        finally:
+            for part, mode in modes:
+                part.training = mode
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("samples", [str(path)], step=trainer.global_step)

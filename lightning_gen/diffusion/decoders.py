@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lightning_gen.diffusion.paths import NoiseLevel, broadcast
 
-_CHUNK = 1 << 24
-"""Elements of the largest intermediate, so that 256 levels of a batch of big images fit in 64 MiB."""
+_CHUNK = 1 << 22
+"""Elements of the largest intermediate, so that 256 levels of a batch of big images stay in 32 MiB each."""
 
 
 class Decoder(ABC):

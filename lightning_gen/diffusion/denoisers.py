@@ -60,7 +60,7 @@ class NetworkDenoiser(Denoiser):
         return self.network(x_t.to(dtype), logsnr.float().expand(len(x_t)), cond).to(x_t.dtype)
 
     def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
-        level = self.path.at(self.schedule, self.schedule.time(logsnr.to(x_t.dtype)))
+        level = self.path.at(self.schedule, self.schedule.time(logsnr.double())).to(x_t.dtype)
         return self.parameterization.to_prediction(self.output(x_t, logsnr, y), x_t, level)
 
 

@@ -19,7 +19,7 @@ from lightning_gen.diffusion.samplers import DiffusionSampler
 from lightning_gen.diffusion.schedules import Cosine, NoiseSchedule
 from lightning_gen.diffusion.time_samplers import LowDiscrepancy, TimeSampler
 from lightning_gen.diffusion.weightings import Simple, Weighting
-from lightning_gen.errors import IncompatibleAxes, UserError
+from lightning_gen.errors import IncompatibleAxes, NonFiniteSamples, UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.random_source import RandomSource
@@ -90,9 +90,14 @@ class GaussianDiffusion(GenerativeModule):
             )
         if not 0.0 <= self.label_dropout < 1.0:
             raise UserError(f"label_dropout lies in [0, 1), got {self.label_dropout}")
-        if self.sampler.guidance is not None and self.conditioner_factory is None:
+        self._check_guidance(self.sampler)
+
+    def _check_guidance(self, sampler: DiffusionSampler) -> None:
+        if sampler.guidance is None:
+            return
+        if self.conditioner_factory is None:
             raise IncompatibleAxes("guidance needs a conditional model: give it a conditioner")
-        if self.sampler.guidance is not None and self.label_dropout == 0.0:
+        if self.label_dropout == 0.0:
             raise IncompatibleAxes("classifier-free guidance needs a model trained with label_dropout above 0")
 
     def build(self) -> None:
@@ -156,6 +161,11 @@ class GaussianDiffusion(GenerativeModule):
         elif y is None and self.num_classes is not None:
             y = rng.fork("labels").integers(self.num_classes, (num,))
         sampler = sampler or self.sampler
+        self._check_guidance(sampler)
         z = sampler.sample(self.denoiser, self.schedule, (num, *self.shape), y, rng)
+        if not torch.isfinite(z).all():  # as integers they would be black images
+            raise NonFiniteSamples(
+                f"{type(sampler.solver).__name__} in {sampler.steps} steps gave samples that are not finite"
+            )
         level = self.path.at(self.schedule, torch.zeros((), dtype=torch.float64, device=z.device))
         return self.decoder.decode(z, level)

@@ -35,9 +35,9 @@ class NoiseLevel:
     dalpha_dt: Tensor
     dsigma_dt: Tensor
 
-    def expand(self, batch_size: int) -> NoiseLevel:
-        """The record with every scalar field repeated to [B]."""
-        return NoiseLevel(*(getattr(self, f.name).expand(batch_size) for f in fields(self)))
+    def to(self, dtype: torch.dtype) -> NoiseLevel:
+        """The record in another precision."""
+        return NoiseLevel(*(getattr(self, f.name).to(dtype) for f in fields(self)))
 
     def diffuse(self, x0: Tensor, eps: Tensor) -> Tensor:
         """x_t = alpha x0 + sigma eps, of x0's shape."""
@@ -57,10 +57,14 @@ class GaussianPath(ABC):
         """(alpha, sigma, dalpha/dlogsnr, dsigma/dlogsnr) at this log-SNR, each of its shape."""
 
     def at(self, schedule: NoiseSchedule, t: Tensor) -> NoiseLevel:
-        """The record at time t, [B] or []."""
-        logsnr, slope = schedule.logsnr(t), schedule.dlogsnr_dt(t)
+        """The record at time t, [B] or [], in t's dtype.
+
+        Computed in float64, a few numbers per example: near the ends float32 loses up to 1e-2 of log-SNR.
+        """
+        exact = t.double()
+        logsnr, slope = schedule.logsnr(exact), schedule.dlogsnr_dt(exact)
         alpha, sigma, dalpha, dsigma = self.scales(logsnr)
-        return NoiseLevel(t, logsnr, alpha, sigma, slope, dalpha * slope, dsigma * slope)
+        return NoiseLevel(exact, logsnr, alpha, sigma, slope, dalpha * slope, dsigma * slope).to(t.dtype)
 
 
 class VariancePreserving(GaussianPath):

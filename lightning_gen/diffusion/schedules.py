@@ -131,19 +131,19 @@ class Sigmoid(NoiseSchedule):
     ) -> None:
         if not (start < end and tau > 0):
             raise UserError(f"Sigmoid needs start < end and tau > 0, got {start}, {end} and {tau}")
+        self.start, self.end, self.tau = start, end, tau
         self.first, self.width = start / tau, (end - start) / tau
         super().__init__(logsnr_min, logsnr_max)
 
-    @staticmethod
-    def _difference(a: Tensor | float, b: Tensor) -> Tensor:
-        """S(b) - S(a) = tanh-form without cancellation: sinh((b - a)/2) / (2 cosh(a/2) cosh(b/2))."""
-        a = torch.as_tensor(a, dtype=b.dtype, device=b.device)
-        return torch.sinh(0.5 * (b - a)) / (2 * torch.cosh(0.5 * a) * torch.cosh(0.5 * b))
-
     def _parts(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """z(u), and S(z_1) - S(z) and S(z) - S(z_0) up to a common factor.
+
+        S(b) - S(a) = sinh((b - a) / 2) / (2 cosh(a / 2) cosh(b / 2)) does not cancel; 2 cosh(z / 2) is left out of both.
+        """
         z = self.first + self.width * u
-        last = torch.as_tensor(self.first + self.width, dtype=u.dtype, device=u.device)
-        return z, self._difference(z, last.expand_as(z)), self._difference(self.first, z)  # z, ~alpha^2, ~sigma^2
+        alpha2 = torch.sinh(0.5 * self.width * (1 - u)) / math.cosh(0.5 * (self.first + self.width))
+        sigma2 = torch.sinh(0.5 * self.width * u) / math.cosh(0.5 * self.first)
+        return z, alpha2, sigma2
 
     def _logsnr(self, u: Tensor) -> Tensor:
         _, alpha2, sigma2 = self._parts(u)
@@ -151,15 +151,14 @@ class Sigmoid(NoiseSchedule):
 
     def _dlogsnr_du(self, u: Tensor) -> Tensor:
         z, alpha2, sigma2 = self._parts(u)
-        slope = self.width * torch.sigmoid(z) * torch.sigmoid(-z)
-        return -slope * (1 / alpha2 + 1 / sigma2)
+        return -self.width / (2 * torch.cosh(0.5 * z)) * (1 / alpha2 + 1 / sigma2)
 
     def _time(self, logsnr: Tensor) -> Tensor:
         # S(z) = S(z_0) + sigma^2 (S(z_1) - S(z_0)); its logit from the two tails, each a sum of positive numbers.
-        low, high = torch.tensor([self.first, self.first + self.width], dtype=logsnr.dtype, device=logsnr.device)
+        low, high = self.first, self.first + self.width
         alpha2, sigma2 = torch.sigmoid(logsnr), torch.sigmoid(-logsnr)
-        below = alpha2 * torch.sigmoid(low) + sigma2 * torch.sigmoid(high)
-        above = alpha2 * torch.sigmoid(-low) + sigma2 * torch.sigmoid(-high)
+        below = alpha2 / (1 + math.exp(-low)) + sigma2 / (1 + math.exp(-high))
+        above = alpha2 / (1 + math.exp(low)) + sigma2 / (1 + math.exp(high))
         return ((below / above).log() - low) / self.width
 
 

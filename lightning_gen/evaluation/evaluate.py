@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import platform
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from lightning_gen.errors import UserError
 from lightning_gen.evaluation import measure
 from lightning_gen.evaluation.extractors import Extractor
 from lightning_gen.evaluation.frechet import Reference, frechet_distance
+from lightning_gen.evaluation.protocol import Protocol
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.run_directory import write_atomically
@@ -28,38 +31,6 @@ from lightning_gen.specs import build, describe, overridden
 
 SHEET = 64
 """Samples kept for the picture beside the numbers."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a model is measured. Two numbers compare when all of this is equal.
-
-    Attributes:
-        num_samples: generated samples; None for as many as the reference split has.
-        reference: the split that samples are measured against and whose likelihood is taken.
-        extractor: of features, {"class_path", "init_args"}; None for the data set's own.
-        sampler: replaces fields of the model's sampler, {"init_args": {"steps": 20}}, or all of it with a "class_path".
-        estimator: the same for the likelihood.
-        draws: noise draws per example of the likelihood; 0 for no likelihood.
-        batch_size: examples at a time; changes no result beyond rounding.
-        seed: of all noise.
-    """
-
-    num_samples: int | None = None
-    reference: str = "test"
-    extractor: dict[str, Any] | None = None
-    sampler: dict[str, Any] | None = None
-    estimator: dict[str, Any] | None = None
-    draws: int = 16
-    batch_size: int = 256
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if (self.num_samples is not None and self.num_samples < 2) or self.batch_size < 1 or self.draws < 0:
-            raise UserError(
-                f"an evaluation needs at least 2 samples, a batch of 1 and no negative draws; got num_samples "
-                f"{self.num_samples}, batch_size {self.batch_size}, draws {self.draws}"
-            )
 
 
 @dataclass(frozen=True)
@@ -124,6 +95,7 @@ class Judge:
             "draws": self.protocol.draws,
             "batch_size": self.protocol.batch_size,
             "seed": self.protocol.seed,
+            "device": torch.device(self.device).type,  # CPU and GPU generators draw different noise
             **provenance(),
         }
 
@@ -181,18 +153,20 @@ class Judge:
 
 
 def provenance() -> dict[str, Any]:
-    """Versions and commit, as far as they can be known."""
+    """Versions, and the commit where the package runs from its own checkout ("-dirty" with changes)."""
     from lightning_gen import __version__
 
     root = Path(__file__).resolve().parents[2]
+    git = ["git", "-C", str(root)]
     try:
-        run = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
-        commit = run.stdout.strip()
+        ask = {"capture_output": True, "text": True, "timeout": 10, "check": True}
+        top = subprocess.run([*git, "rev-parse", "--show-toplevel"], **ask).stdout.strip()
+        commit = subprocess.run([*git, "describe", "--always", "--dirty", "--abbrev=12"], **ask).stdout.strip()
+        commit = commit if Path(top).resolve() == root else None
     except (OSError, subprocess.SubprocessError):
         commit = None
-    return {"version": __version__, "torch": torch.__version__, "commit": commit}
+    versions = {package: metadata.version(package) for package in ("torch", "lightning")}
+    return {"version": __version__, **versions, "python": platform.python_version(), "commit": commit}
 
 
 def pick_device(name: str) -> torch.device:

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import tempfile
-from collections.abc import Callable
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +16,8 @@ from lightning_gen.errors import UserError
 from lightning_gen.evaluation.extractors import ShippedClassifier, SmallClassifier
 from lightning_gen.evaluation.pixels import to_uint8
 from lightning_gen.random_source import GeneratorSource, RandomSource, derive_seed
+from lightning_gen.run_directory import write_atomically
+from lightning_gen.specs import resolve
 
 
 def extractor(
@@ -46,7 +44,7 @@ def extractor(
     Raises:
         UserError: a data set that cannot be imported, or one without levels or classes.
     """
-    data_set = _import(data)()
+    data_set = resolve(data)()
     if data_set.levels is None or data_set.num_classes is None:
         raise UserError(f"{data} has no integer images with class labels to train a classifier on")
     train, test = data_set.split("extractor"), data_set.split("test")
@@ -57,7 +55,7 @@ def extractor(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    _write(path, save(tensors, metadata={"config": json.dumps(network.config)}))
+    write_atomically(path, save(tensors, metadata={"config": json.dumps(network.config)}))
 
     shipped = ShippedClassifier(name, str(folder))
     accuracy = (shipped.logits(test.x, data_set.levels).argmax(1) == test.y).double().mean().item()
@@ -72,7 +70,7 @@ def extractor(
         "versions": {"python": platform.python_version()}
         | {package: metadata.version(package) for package in ("torch", "numpy", "scikit-learn", "safetensors")},
     }
-    _write(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
+    write_atomically(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     print(f"{path}: accuracy on {len(test.y)} test images {accuracy:.4f}, digest {shipped.digest}")
     return path
 
@@ -118,20 +116,3 @@ def augment(images: Tensor, rng: RandomSource) -> Tensor:
     grid = F.affine_grid(maps, list(images.shape), align_corners=False)
     moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     return moved + 0.1 * rng.uniform((len(images), 1, 1, 1)) * rng.normal(images.shape)
-
-
-def _import(path: str) -> Callable[[], Any]:
-    """The class at a dotted path. The package never imports its data sets: the user names one."""
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"{path} is not the dotted path of a data set: {error}") from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    """The whole file or none of it: written beside its place, then moved there."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        part = Path(folder) / path.name
-        part.write_bytes(content)
-        os.replace(part, path)

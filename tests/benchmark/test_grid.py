@@ -54,6 +54,8 @@ def test_recipe_changes_with_the_files_it_names(tmp_path):
         ({"axes": None}, "axes"),
         ({"experiment": "nowhere.yaml"}, "nowhere.yaml"),
         ({"workers": 0}, "worker"),
+        ({"evaluation": {"num_sample": 5}}, "num_sample"),
+        ({"evaluation": {"draws": -1}}, "draws"),
         ({"axes": {"schedule": ["a", "b"]}}, "schedule"),
         ({"axes": {"schedule": {"a/b": {}}}}, "a/b"),
     ],

@@ -133,3 +133,12 @@ def test_numbers_measured_differently_are_not_ranked(made):
     finally:
         file.write_text(content)
     assert not math.isnan(collect(plan, out, jobs)[0].metric("fd"))
+
+
+def test_cells_of_another_config_are_named_before_anything_runs(made, tmp_path, capsys):
+    _, out = made
+    other = {**PLAN, "overrides": {**PLAN["overrides"], "data.init_args.batch_size": 8}}
+    before = (out / "benchmark.yaml").read_text()
+    assert main(["benchmark", "--config", str(write(tmp_path, other)), "--out", str(out)]) == 2
+    assert "begun under another config" in capsys.readouterr().err
+    assert (out / "benchmark.yaml").read_text() == before

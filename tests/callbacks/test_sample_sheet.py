@@ -83,7 +83,7 @@ class Wandb(WandbLogger):
 def stage(tmp_path, **kwargs) -> SimpleNamespace:
     """What the callback asks of a trainer after step 2."""
     usual = {"global_step": 2, "is_global_zero": True, "default_root_dir": str(tmp_path), "loggers": []}
-    return SimpleNamespace(**{**usual, **kwargs})
+    return SimpleNamespace(**{"callbacks": [], **usual, **kwargs})
 
 
 def test_random_state_and_modes_are_left_alone(model, tmp_path, monkeypatch):

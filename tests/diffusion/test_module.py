@@ -28,7 +28,7 @@ from lightning_gen.diffusion import (
     VPrediction,
 )
 from lightning_gen.diffusion.oracles import GaussianOracle, TrainingSetOracle
-from lightning_gen.errors import IncompatibleAxes
+from lightning_gen.errors import IncompatibleAxes, NonFiniteSamples
 from lightning_gen.generative_module import LossDraws
 from lightning_gen.networks import MLP, ClassEmbedding
 from lightning_gen.random_source import GeneratorSource, IndexedSource
@@ -116,6 +116,21 @@ def test_samples_are_in_the_datas_own_domain():
     assert torch.equal(torch.get_rng_state(), before)
     vector = module()
     assert vector.sample(5).dtype == torch.float32
+
+
+def test_samples_that_are_not_finite_are_refused():
+    """As integers they would be black images, and be measured as such."""
+    model = module(lambda *a: Constant(*a, value=math.nan), shape=(1, 4, 4), levels=17)
+    with pytest.raises(NonFiniteSamples, match="DDIM"):
+        model.sample(2)
+
+
+def test_guidance_is_checked_where_it_is_passed():
+    sampler = DiffusionSampler(steps=2, guidance=ClassifierFree())
+    with pytest.raises(IncompatibleAxes, match="conditioner"):
+        module().sample(2, sampler=sampler)
+    with pytest.raises(IncompatibleAxes, match="label_dropout"):
+        conditional(label_dropout=0.0).sample(2, sampler=sampler)
 
 
 def test_likelihood_kind_and_terms():
