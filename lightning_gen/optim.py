@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -40,3 +41,7 @@ class WarmupCosine(LambdaLR):
             return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
         super().__init__(optimizer, factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Without `total_steps`: a run resumed with more steps to make has a longer schedule."""
+        return {key: value for key, value in super().state_dict().items() if key != "total_steps"}

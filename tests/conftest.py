@@ -1,8 +1,11 @@
 """A tiny model of tiny data and a quick Trainer, so that laws of training are checked in milliseconds."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the layers are small: a second thread makes them slower
 
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """The training that all families share: what a step draws, how gradients are clipped, what evaluation leaves alone."""
 
+import math
+
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -12,7 +14,7 @@ from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.generative_module import CHECKPOINT_KEY, GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.networks.mlp import MLP
-from lightning_gen.optim import Warmup
+from lightning_gen.optim import Warmup, WarmupCosine
 from lightning_gen.random_source import GeneratorSource
 
 
@@ -249,6 +251,15 @@ def test_the_learning_rate_moves_once_an_optimizer_step(trainer, model, data, mi
     module, steps = model(optimizer=lambda p: torch.optim.SGD(p, lr=0.6), lr_schedule=lambda o: Warmup(o, 5)), Steps()
     trainer(8, steps).fit(module, data(micro_batch_size=micro))
     assert steps.rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6, 0.6]) and len(steps.losses) == 8 * batches
+
+
+def test_a_schedule_without_a_length_has_the_trainings(trainer, model, data):
+    module, steps = (
+        model(optimizer=lambda p: torch.optim.SGD(p, lr=0.6), lr_schedule=lambda o: WarmupCosine(o)),
+        Steps(),
+    )
+    trainer(4, steps).fit(module, data())
+    assert steps.rates == pytest.approx([0.3 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
 
 
 @pytest.mark.parametrize("micro", [None, 2])

@@ -72,3 +72,9 @@ def test_the_architecture_names_what_is_there():
         assert (ROOT / "lightning_gen" / path).exists(), path
     for name in ("measure.py", "oracles.py", "module.py", "loaders.py", "metrics_file.py", "loggers.py", "specs.py"):
         assert name in section and list(ROOT.rglob(name)), name
+
+
+def test_nothing_is_left_to_fill_in():
+    assert "@" not in re.sub(r"`[^`]*`", "", README)
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / picture).stat().st_size > 1000, picture
