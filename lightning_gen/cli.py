@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
@@ -27,7 +25,15 @@ from lightning_gen.callbacks import EMA, Checkpoints, Progress, SampleSheet, Thr
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
 from lightning_gen.loggers import MetricsCSV, wandb_settings
-from lightning_gen.run_directory import checkpoint_files, differences, new_run, run_id, run_of, write_atomically
+from lightning_gen.run_directory import (
+    checkpoint_files,
+    differences,
+    new_run,
+    run_id,
+    run_of,
+    write_atomically,
+    write_csv,
+)
 
 _RUN = "LIGHTNING_GEN_RUN"
 """Environment variable by which rank zero tells the ranks it starts which run directory it has made."""
@@ -257,7 +263,8 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
         return cli.run_dir
     folder = cli.run_dir / "evaluation"
     if verb == "predict":
-        return _write_predictions(cli.columns, cli.rows, folder / "predict.csv")
+        write_csv(folder / "predict.csv", cli.columns, cli.rows)
+        return folder / "predict.csv"
     metrics = {}
     bound = (cli.model.likelihood_kind or "").endswith("elbo")
     for name, (mean, error) in cli.model.measured.items():
@@ -274,13 +281,6 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
     text = json.dumps({"metrics": metrics, "settings": settings}, indent=2)
     write_atomically(folder / f"{verb}.json", text + "\n")
     return folder / f"{verb}.json"
-
-
-def _write_predictions(columns: list[str], rows: list[tuple[float, ...]], path: Path) -> Path:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([columns, *rows])
-    write_atomically(path, text.getvalue())
-    return path
 
 
 def _with_own_config(verb: str, args: list[str]) -> list[str]:

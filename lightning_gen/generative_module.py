@@ -257,7 +257,7 @@ class GenerativeModule(LightningModule, ABC):
         # Dropout and the loss draw from the global state, and the state of this step is a function of
         # (seed, step, rank): a resumed run repeats itself with no random state in the checkpoint.
         trainer = self.trainer
-        # Lightning decides by this count which steps it logs, and after a resume it can be one ahead.
+        # By this count Lightning decides on which steps it logs what callbacks give it; after a resume it can be one ahead.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         micro = batch_idx % trainer.accumulate_grad_batches
         torch.manual_seed(derive_seed(self.seed, "step", trainer.global_step, micro, self.global_rank))

@@ -11,9 +11,13 @@ wandb/
 
 from __future__ import annotations
 
+import csv
+import io
+import itertools
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +101,13 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> None:
+    """Writes a whole CSV file or nothing."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(itertools.chain([header], rows))
+    write_atomically(path, text.getvalue())
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-import traceback
 from pathlib import Path
 
-from lightning_gen.benchmark.cell import Job, device_of, die_with_parent
+from lightning_gen.benchmark.cell import Job, device_of, worker
 from lightning_gen.benchmark.grid import Plan
 
 FLOOR, CEILING = "floor", "ceiling"
@@ -19,17 +15,8 @@ def measure_baselines(plan: Plan, folder: Path, job: Job) -> None:
 
     The data and the protocol are those of the cells, read off one cell's checkpoint.
     """
-    threading.Thread(target=die_with_parent, daemon=True).start()
-    target = folder / "baselines"
-    target.mkdir(exist_ok=True)
-    log = open(target / "log.txt", "w", buffering=1)  # noqa: SIM115  open until the process ends
-    sys.stdout = sys.stderr = log
-    try:
-        _measure(plan, target, job)
-    except BaseException:
-        traceback.print_exc()
-        log.flush()
-        os._exit(1)
+    with worker(folder / "baselines" / "log.txt"):
+        _measure(plan, folder / "baselines", job)
 
 
 def _measure(plan: Plan, target: Path, job: Job) -> None:

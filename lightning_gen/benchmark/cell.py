@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -63,7 +65,7 @@ def _text(path: Path) -> str | None:
     return path.read_text() if path.exists() else None
 
 
-def die_with_parent() -> None:
+def _die_with_parent() -> None:
     """Ends this process when the benchmark's own is killed: an orphan would train on beside its successor."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -71,24 +73,36 @@ def die_with_parent() -> None:
         os._exit(1)
 
 
-def run_job(job: Job) -> None:
-    """Trains and measures one cell; its output goes to log.txt. A failure ends the process with status 1."""
-    threading.Thread(target=die_with_parent, daemon=True).start()
-    job.run.mkdir(parents=True, exist_ok=True)
-    log = open(job.run / "log.txt", "a", buffering=1)  # noqa: SIM115  open until the process ends
-    for stream in (1, 2):
-        os.dup2(log.fileno(), stream)
-    sys.stdout = sys.stderr = log
-    import torch
-
-    torch.set_num_threads(job.threads)
+@contextmanager
+def worker(log: Path) -> Iterator[None]:
+    """The life of a worker process: it dies with the benchmark, speaks to `log`, and ends with status 1 if it fails."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    stream = open(log, "a", buffering=1)  # noqa: SIM115  open until the process ends
+    for descriptor in (1, 2):
+        os.dup2(stream.fileno(), descriptor)
+    sys.stdout = sys.stderr = stream
     try:
+        yield
+    except BaseException:
+        traceback.print_exc()
+        stream.flush()
+        os._exit(1)
+    stream.flush()
+
+
+def run_job(job: Job) -> None:
+    """Trains and measures one cell; its output goes to log.txt."""
+    with worker(job.run / "log.txt"):
+        import torch
+
         from lightning_gen import loading
         from lightning_gen.cli import run_verb
         from lightning_gen.evaluation.evaluate import Judge
         from lightning_gen.evaluation.protocol import Protocol
         from lightning_gen.run_directory import write_atomically
 
+        torch.set_num_threads(job.threads)
         os.environ.setdefault("WANDB_RUN_GROUP", job.group)
         write_atomically(job.run / "training.job", job.training())
         run_verb("fit", [*job.fit, "--run", str(job.run)])
@@ -99,11 +113,6 @@ def run_job(job: Job) -> None:
         measured.settings["step"] = int(checkpoint["global_step"])
         measured.write(job.run / "evaluation", NAME, module.levels)
         write_atomically(job.run / "evaluation" / f"{NAME}.job", job.fingerprint())
-    except BaseException:
-        traceback.print_exc()
-        log.flush()
-        os._exit(1)
-    log.flush()
 
 
 def device_of(run: Path) -> Any:

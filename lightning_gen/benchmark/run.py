@@ -29,16 +29,22 @@ def jobs_of(plan: Plan, out: Path) -> dict[str, Job]:
     }
 
 
+def _context() -> Any:
+    """How worker processes start: from a fork server that has imported everything, where the system has one."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lightning_gen.benchmark.preload"])
+    return context
+
+
 def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
     """Runs the jobs that are not done, `workers` at a time; returns the names of those that failed.
 
     Each runs in a process forked from one that has imported everything and computed nothing: a cell starts in
     milliseconds, shares the libraries' memory with the others, and takes no other with it when it dies.
     """
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["lightning_gen.benchmark.preload"])
+    context = _context()
     waiting = [name for name, job in jobs.items() if not job.done()]
     running: dict[str, Any] = {}
     failed: list[str] = []
@@ -112,14 +118,11 @@ def _finish(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Any:
     """Baselines in a process of their own, which alone needs torch, then the table and the plots."""
     from lightning_gen.benchmark import table
 
-    context: Any = multiprocessing.get_context(
-        "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    )
     done = {name: job for name, job in jobs.items() if job.done()}
     if done:
         from lightning_gen.benchmark.baselines import measure_baselines
 
-        process = context.Process(target=measure_baselines, args=(plan, folder, next(iter(done.values()))))
+        process = _context().Process(target=measure_baselines, args=(plan, folder, next(iter(done.values()))))
         process.start()
         process.join()
         if process.exitcode:

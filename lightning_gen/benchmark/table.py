@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import statistics
@@ -17,7 +15,7 @@ from lightning_gen.benchmark.cell import Job
 from lightning_gen.benchmark.grid import Plan
 from lightning_gen.errors import UserError
 from lightning_gen.metrics_file import read_metrics
-from lightning_gen.run_directory import write_atomically
+from lightning_gen.run_directory import write_atomically, write_csv
 
 SAME = ("num_samples", "extractor_digest", "reference", "reference_fingerprint", "draws", "seed", "device")
 """Settings in which two numbers must agree to be ranked."""
@@ -100,13 +98,9 @@ def columns(rows: list[Row], plan: Plan) -> list[tuple[str, Any]]:
 
 def write(rows: list[Row], plan: Plan, folder: Path) -> None:
     """table.csv with every digit, table.md for people."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     table = columns(rows, plan)
-    writer.writerow([header for header, _ in table])
-    for row in rows:
-        writer.writerow(["" if isinstance(v := get(row), float) and math.isnan(v) else v for _, get in table])
-    write_atomically(folder / "table.csv", text.getvalue())
+    lines = (["" if isinstance(v := get(row), float) and math.isnan(v) else v for _, get in table] for row in rows)
+    write_csv(folder / "table.csv", [header for header, _ in table], lines)
     write_atomically(folder / "table.md", markdown(rows, plan))
 
 

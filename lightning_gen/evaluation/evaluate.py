@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import functools
 import json
 import platform
 import subprocess
@@ -26,7 +25,7 @@ from lightning_gen.evaluation.frechet import Reference, frechet_distance
 from lightning_gen.evaluation.protocol import Protocol
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
-from lightning_gen.run_directory import write_atomically
+from lightning_gen.run_directory import write_atomically, write_csv
 from lightning_gen.specs import build, describe, overridden
 
 SHEET = 64
@@ -51,12 +50,9 @@ class Measured:
         except UserError:  # data that have no picture
             folder.mkdir(parents=True, exist_ok=True)
         if self.likelihood is not None:
-            text = io.StringIO()
-            writer = csv.writer(text, lineterminator="\n")
             columns = {"log_prob_nats": self.likelihood.log_prob, **self.likelihood.terms}
-            writer.writerow(["index", *columns])
-            writer.writerows([i, *row] for i, row in enumerate(zip(*(c.tolist() for c in columns.values()))))
-            write_atomically(folder / f"{name}.csv", text.getvalue())
+            rows = ([i, *row] for i, row in enumerate(zip(*(c.tolist() for c in columns.values()))))
+            write_csv(folder / f"{name}.csv", ["index", *columns], rows)
         content = {"metrics": self.metrics, "settings": self.settings}
         write_atomically(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
         return folder / f"{name}.json"
@@ -152,6 +148,7 @@ class Judge:
         return Measured(metrics, settings, torch.cat(kept)[:SHEET], likelihood)
 
 
+@functools.cache
 def provenance() -> dict[str, Any]:
     """Versions, and the commit where the package runs from its own checkout ("-dirty" with changes)."""
     from lightning_gen import __version__
