@@ -13,6 +13,10 @@ class NonFiniteSamples(UserError):
     """A sampler diverged, or a model has not learned anything finite."""
 
 
+class Diverged(UserError):
+    """Training came to a loss or to weights that are NaN or infinite; names the step."""
+
+
 class NoLikelihood(UserError):
     """The family has no likelihood; its column in a table stays empty."""
 

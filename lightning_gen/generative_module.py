@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_gen.divergence import LossWatch
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.means import MeanOverExamples
@@ -93,6 +94,8 @@ class GenerativeModule(LightningModule, ABC):
         self.likelihood_kind: str | None = None
         self._means = MeanOverExamples()
         self._parts: dict[str, Tensor] = {}  # of a logged step's loss, added up over its micro-batches
+        self.losses = LossWatch()
+        self.warm_start: Callable[[GenerativeModule], None] | None = None  # fills a new run's weights from another's
         self._draws: LossDraws | None = None
         self._built = False
         self._fresh = False  # built by `fit`, its weights those of no checkpoint and not yet initialized
@@ -172,6 +175,9 @@ class GenerativeModule(LightningModule, ABC):
         self.build()
         self._built = True
         self._fresh = self._trainer is not None and self._trainer.training
+        if self._fresh and self.warm_start is not None:
+            self.warm_start(self)
+            self._fresh = False
 
     def on_fit_start(self) -> None:
         # Here and not in configure_model: only now is it known whether a checkpoint has brought the weights.
@@ -250,6 +256,11 @@ class GenerativeModule(LightningModule, ABC):
         values = trainer.strategy.reduce(values, reduce_op="mean").tolist()
         for logger in trainer.loggers:
             logger.log_metrics(dict(zip(metrics, values)), step=trainer.global_step + 1)
+        self.check_losses()  # after what is logged: the curve shows where it went
+
+    def check_losses(self) -> None:
+        """Raises Diverged, on all ranks, if a loss since the last look was NaN or infinite. Not for every step: waits."""
+        self.losses.check(lambda value: self.trainer.strategy.reduce(value, reduce_op="max"))
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
@@ -273,6 +284,7 @@ class GenerativeModule(LightningModule, ABC):
         shared = GeneratorSource(derive_seed(self.seed, "shared", trainer.global_step), batch.x.device)
         with self.drawing(LossDraws(rows, total, shared, own)):
             parts = self.training_loss(batch.x, batch.y)
+        self.losses.add(trainer.global_step + 1, parts["loss"])
         if self._logs_now():
             share = 1 / trainer.accumulate_grad_batches
             for name, value in parts.items():

@@ -54,21 +54,30 @@ def from_checkpoint(checkpoint: dict[str, Any], weights: str = "ema", name: str 
     module: GenerativeModule = build(ours["recipe"]["model"], GenerativeModule, **ours["data"])
     module.recipe, module.seed = ours["recipe"], ours["recipe"].get("seed", 0)
     module.configure_model()
+    module.weights = fill(module, checkpoint, weights, name)
+    return module.eval()
+
+
+def fill(module: GenerativeModule, checkpoint: dict[str, Any], weights: str = "ema", name: str = "the checkpoint") -> str:
+    """Gives a built module the checkpoint's weights: "raw", "ema" or "ema:DECAY" as in `load`; returns which they are.
+
+    Raises:
+        UserError: they do not fit the module, or there is no such average.
+    """
     chosen: dict[str, torch.Tensor] = {}
-    module.weights = "raw"
-    averages = ours.get("averages", {}).get("weights", {})
+    label = "raw"
+    averages = checkpoint[CHECKPOINT_KEY].get("averages", {}).get("weights", {})
     if weights != "raw":
         kind, _, decay = weights.partition(":")
         if kind != "ema":
             raise UserError(f"weights are 'raw', 'ema' or 'ema:DECAY', not {weights!r}")
         decay = decay or next(iter(averages), "")
         if decay in averages:
-            chosen = averages[decay]
-            module.weights = f"ema:{decay}"
+            chosen, label = averages[decay], f"ema:{decay}"
         elif ":" in weights:
             raise UserError(f"{name} holds no average {decay!r}, only {', '.join(averages) or 'raw weights'}")
         else:
-            warnings.warn(f"{name} holds no averaged weights; its raw weights are used", stacklevel=3)
+            warnings.warn(f"{name} holds no averaged weights; its raw weights are used", stacklevel=4)
     try:
         module.load_state_dict(checkpoint["state_dict"])
         parameters = dict(module.named_parameters())
@@ -78,7 +87,7 @@ def from_checkpoint(checkpoint: dict[str, Any], weights: str = "ema", name: str 
     except (RuntimeError, KeyError) as error:
         what = "; ".join(line.strip() for line in str(error).splitlines()[1:])
         raise UserError(f"{name} does not fit {type(module).__name__} as it is now: {what}") from error
-    return module.eval()
+    return label
 
 
 def load_data(checkpoint: dict[str, Any]) -> Any:

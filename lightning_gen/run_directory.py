@@ -17,11 +17,18 @@ import itertools
 import os
 import re
 import secrets
+import warnings
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from lightning_gen.errors import UserError
+
+
+class DamagedCheckpoint(UserWarning):
+    """A checkpoint was passed over for the one before it."""
+
 
 MAY_DIFFER = (
     "run",
@@ -61,8 +68,37 @@ def checkpoint_files(run: Path) -> list[Path]:
     return sorted((run / "checkpoints").glob("step_*.ckpt"), reverse=True)
 
 
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint file as a container, None for a whole one: every byte is checked by its CRC."""
+    try:
+        with zipfile.ZipFile(checkpoint) as file:
+            part = file.testzip()
+        return None if part is None else f"{part} in it is not what was written"
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        return f"{checkpoint.stat().st_size} bytes, {error}"
+
+
+def newest_whole(files: list[Path]) -> Path | None:
+    """The first of these checkpoints that is whole, saying of each one passed over that it is damaged; None of none.
+
+    Raises:
+        UserError: there are checkpoints, and all are damaged.
+    """
+    broken = []
+    for file in files:
+        wrong = damage(file)
+        if wrong is None:
+            for other, why in broken:
+                warnings.warn(f"{other} is damaged ({why}): going on from {file.name}", DamagedCheckpoint, stacklevel=2)
+            return file
+        broken.append((file, wrong))
+    if broken:
+        raise UserError(f"{broken[0][0]} is damaged ({broken[0][1]}), and there is no whole checkpoint before it")
+    return None
+
+
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint that `path` means: itself, or the newest of a run directory.
+    """The checkpoint that `path` means: itself, or the newest whole one of a run directory.
 
     Raises:
         UserError: if there is none.
@@ -72,10 +108,10 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         return path
     if not path.exists():
         raise UserError(f"there is no run or checkpoint at {path}")
-    files = checkpoint_files(path)
-    if not files:
+    file = newest_whole(checkpoint_files(path))
+    if file is None:
         raise UserError(f"{path} holds no checkpoint: is it a run directory, and has the run begun?")
-    return files[0]
+    return file
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -1,14 +1,18 @@
 import concurrent.futures
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_gen import run_directory
 from lightning_gen.errors import UserError
 from lightning_gen.run_directory import (
     MAY_DIFFER,
+    DamagedCheckpoint,
     checkpoint_files,
+    damage,
     differences,
     find_checkpoint,
     flatten,
@@ -33,11 +37,57 @@ def test_numbers_go_on_from_the_highest_and_names_do_not_mix(tmp_path):
     assert new_run("a.b", tmp_path).name == "a.b-4" and new_run("new", tmp_path).name == "new-1"
 
 
+def container(path: Path) -> None:
+    """A file of the kind torch.save writes."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("data", bytes(range(256)) * 40)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("harm", [truncate, flip_a_byte, empty])
+def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before_it(tmp_path, harm):
+    (tmp_path / "checkpoints").mkdir()
+    for step in (1, 2, 3):
+        container(tmp_path / "checkpoints" / f"step_{step:08d}.ckpt")
+    newest, middle, oldest = checkpoint_files(tmp_path)
+    assert find_checkpoint(tmp_path) == newest
+    harm(newest)
+    with pytest.warns(DamagedCheckpoint, match=f"{newest.name} is damaged .*going on from {middle.name}"):
+        assert find_checkpoint(tmp_path) == middle
+    harm(middle)
+    with pytest.warns(DamagedCheckpoint) as said:
+        assert find_checkpoint(tmp_path) == oldest
+    assert len(said) == 2
+    harm(oldest)  # nothing to go on from: the run must not silently begin again
+    with pytest.raises(UserError, match=f"{newest.name} is damaged .* no whole checkpoint before it"):
+        find_checkpoint(tmp_path)
+
+
+def test_what_torch_saves_is_whole_by_the_same_test(tmp_path):
+    torch.save({"weights": torch.randn(1000), "step": 3}, tmp_path / "a.ckpt")
+    assert damage(tmp_path / "a.ckpt") is None
+    flip_a_byte(tmp_path / "a.ckpt")
+    assert damage(tmp_path / "a.ckpt") is not None
+
+
 def test_the_newest_checkpoint_is_that_of_the_highest_step(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     for step in (900, 20, 1000):  # written in another order than they are numbered
-        (folder / f"step_{step:08d}.ckpt").touch()
+        container(folder / f"step_{step:08d}.ckpt")
     for other in ("step_00009000.partial", "last.ckpt", "other_00009999.ckpt"):
         (folder / other).touch()
     assert [int(file.stem[5:]) for file in checkpoint_files(tmp_path)] == [1000, 900, 20]

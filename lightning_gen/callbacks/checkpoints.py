@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from lightning_gen.callbacks.throughput import paused
+from lightning_gen.divergence import check_weights
 from lightning_gen.errors import UserError
 from lightning_gen.run_directory import checkpoint_files
 
@@ -18,7 +19,10 @@ class Checkpoints(Checkpoint):
     """Writes `checkpoints/step_NNNNNNNN.ckpt` into the run directory and keeps the newest few.
 
     Each is written under another name and renamed, so a file with a checkpoint's name is whole. Steps are optimizer
-    steps: with accumulation no checkpoint falls between two micro-batches.
+    steps: with accumulation no checkpoint falls between two micro-batches. One that is due at a step with a validation
+    waits for its end, and the last one for the end of training: whatever belongs to a step is on the disk before the
+    checkpoint says that the step is done, so a run that is killed between the two makes it again.
+    Weights or losses that are not finite are refused, so that the last checkpoint is a good one.
 
     Args:
         every_n_steps: optimizer steps between checkpoints; one is written at the end of training in any case.
@@ -30,13 +34,27 @@ class Checkpoints(Checkpoint):
             raise UserError(f"checkpoints need every_n_steps and keep of at least 1, got {every_n_steps} and {keep}")
         self.every_n_steps, self.keep = every_n_steps, keep
         self._last = -1
+        self._waits = False  # for the end of this step's validation
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not on_fit_start: a resumed run's step is not restored by then
         self._last = trainer.global_step
+        if trainer.is_global_zero:  # what a run left that was killed as it wrote
+            for partial in _folder(trainer).glob("*.partial"):
+                partial.unlink(missing_ok=True)
+            self._retain(_folder(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if trainer.global_step != self._last and trainer.global_step % self.every_n_steps == 0:
+        step = trainer.global_step
+        if step != self._last and step % self.every_n_steps == 0 and step != trainer.max_steps:
+            loop = trainer.fit_loop.epoch_loop
+            self._waits = not loop.val_loop.skip and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+            if not self._waits:
+                self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._waits:
+            self._waits = False
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -44,8 +62,10 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
+        trainer.lightning_module.check_losses()
+        check_weights(trainer.lightning_module.parameters(), trainer.global_step)
         self._last = trainer.global_step
-        folder = Path(trainer.default_root_dir) / "checkpoints"
+        folder = _folder(trainer)
         final = folder / f"step_{trainer.global_step:08d}.ckpt"
         partial = final.with_suffix(".partial")
         with paused(trainer):
@@ -54,5 +74,12 @@ class Checkpoints(Checkpoint):
             with open(partial, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(partial, final)
-            for old in checkpoint_files(folder.parent)[self.keep :]:
-                old.unlink(missing_ok=True)
+            self._retain(folder)
+
+    def _retain(self, folder: Path) -> None:
+        for old in checkpoint_files(folder.parent)[self.keep :]:
+            old.unlink(missing_ok=True)
+
+
+def _folder(trainer: Trainer) -> Path:
+    return Path(trainer.default_root_dir) / "checkpoints"
