@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import yaml
 from lightning.pytorch import LightningDataModule, Trainer
@@ -21,22 +19,13 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 import lightning_gen.diffusion.module
 import lightning_gen.networks
 import lightning_gen.optim  # noqa: F401
+from lightning_gen import wandb_run
 from lightning_gen.callbacks import EMA, Checkpoints, Progress, SampleSheet, Throughput
-from lightning_gen.errors import UserError
 from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
-from lightning_gen.loggers import MetricsCSV, wandb_settings
-from lightning_gen.run_directory import (
-    checkpoint_files,
-    differences,
-    new_run,
-    run_id,
-    run_of,
-    write_atomically,
-    write_csv,
-)
-
-_RUN = "LIGHTNING_GEN_RUN"
-"""Environment variable by which rank zero tells the ranks it starts which run directory it has made."""
+from lightning_gen.loading import fill, read_checkpoint
+from lightning_gen.loggers import MetricsCSV
+from lightning_gen.run_directory import write_atomically, write_csv
+from lightning_gen.run_entry import choose_directory, enter
 
 _TRAINER_DEFAULTS = {
     # Training is counted in optimizer steps; a data module's stream has no epochs.
@@ -54,8 +43,8 @@ class GenerativeCLI(LightningCLI):
     """Model and data by class path, callbacks as sections of the config, everything a run makes in its directory."""
 
     def __init__(self, verb: str, args: list[str]) -> None:
-        self.verb, self.run_dir, self.is_new, self.resume = verb, Path(), False, None
-        self.given = args
+        self.verb, self.given = verb, args
+        self.run_dir, self.is_new = Path(), False
         super().__init__(
             GenerativeModule,
             LightningDataModule,
@@ -80,6 +69,15 @@ class GenerativeCLI(LightningCLI):
         parser.add_argument(
             "--run", type=str | None, default=None, help="The run directory; a new one under runs/ by default."
         )
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="A run or checkpoint whose weights a new run starts from: everything else begins anew.",
+        )
+        parser.add_argument(
+            "--init_weights", type=str, default="ema", help="Which of its weights: ema, ema:DECAY or raw."
+        )
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(SampleSheet, "samples")
@@ -93,25 +91,23 @@ class GenerativeCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.verb]
-        seed = config.seed_everything
         self.resolved = self._resolved()
-        self.recipe = {"seed": seed, **{key: self.resolved[key] for key in ("model", "data")}}
-        if config.run is not None:
-            self.run_dir = Path(config.run)
-        elif config.get("ckpt_path") and self.verb != "fit":
-            self.run_dir = run_of(Path(config.ckpt_path))
-        elif self.verb == "fit" and os.environ.get("LOCAL_RANK", "0") != "0" and _RUN in os.environ:
-            self.run_dir = Path(os.environ[_RUN])  # started by rank zero, which has chosen
-        elif self.verb == "fit" and _started_from_outside():
-            raise UserError("several processes of one run must be told their directory: give --run DIR")
-        elif self.verb == "fit":
-            self.run_dir, self.is_new = new_run(self._config_name()), True
-            os.environ[_RUN] = str(self.run_dir)
-        else:
-            raise UserError(f"{self.verb} needs --run DIR or --ckpt_path FILE")
-        self._enter_run(config)
+        self.recipe = {"seed": config.seed_everything, **{key: self.resolved[key] for key in ("model", "data")}}
+        given = config.get("ckpt_path")
+        self.run_dir, self.is_new = choose_directory(self.verb, config.run, given, self._config_name())
+        self.entry = enter(self.verb, self.run_dir, self.resolved, self.recipe, given)
+        config.ckpt_path = self.entry.checkpoint
         config.trainer.default_root_dir = str(self.run_dir)
-        self._complete_wandb(config)
+        tags = [config[key].class_path.rpartition(".")[2] for key in ("model", "data")]
+        logger = config.trainer.get("logger")
+        wandb_run.complete(
+            logger,
+            self.run_dir,
+            self.entry.identity,
+            self.verb,
+            tags,
+            group=self._config_name() if self.verb == "fit" else None,
+        )
 
     def _resolved(self) -> dict[str, Any]:
         """The whole config of this verb as primitives."""
@@ -124,39 +120,6 @@ class GenerativeCLI(LightningCLI):
                 return Path(value).stem
         return next((Path(a.split("=", 1)[1]).stem for a in self.given if a.startswith("--config=")), "run")
 
-    def _enter_run(self, config: Any) -> None:
-        own = self.run_dir / "config.yaml"
-        checkpoints = checkpoint_files(self.run_dir)
-        self.identity = run_id(self.run_dir)
-        if self.verb != "fit":
-            self._refuse_another_model(own)
-            if config.get("ckpt_path") is None:
-                if not checkpoints:
-                    raise UserError(
-                        f"{self.run_dir} holds no checkpoint: is it a run directory, and has the run begun?"
-                    )
-                config.ckpt_path = str(checkpoints[0])
-            return
-        if own.exists():
-            different = differences(yaml.safe_load(own.read_text()), self.resolved)
-            if different:
-                shown = "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in different.items())
-                raise UserError(f"{self.run_dir} belongs to another config ({shown})")
-        if checkpoints and config.get("ckpt_path") is None:
-            config.ckpt_path = str(checkpoints[0])
-        self.resume = config.get("ckpt_path")
-
-    def _refuse_another_model(self, own: Path) -> None:
-        """What the weights were trained as must be what is judged; how it is judged may differ."""
-        if not own.exists():
-            return
-        trained = yaml.safe_load(own.read_text())
-        free = ("batch_size", "micro_batch_size", "eval_batch_size", "eval_draws", "compile", "sampler", "bound")
-        there, here = ({key: config[key] for key in ("model", "data")} for config in (trained, self.resolved))
-        for key, (old, new) in differences(there, here).items():
-            if not any(part in free for part in key.split(".")):
-                raise UserError(f"{self.run_dir} was trained with {key}: {old!r}, not {new!r}")
-
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
@@ -165,25 +128,12 @@ class GenerativeCLI(LightningCLI):
                 self.run_dir.rmdir()
             raise
 
-    def _complete_wandb(self, config: Any) -> None:
-        loggers = config.trainer.get("logger")
-        for logger in loggers if isinstance(loggers, list) else [loggers]:
-            class_path = getattr(logger, "class_path", "") or ""
-            if class_path.endswith("WandbLogger"):
-                tags = [config[key].class_path.rpartition(".")[2] for key in ("model", "data")]
-                given = {**logger.init_args.as_dict(), **(logger.get("dict_kwargs") or {})}
-                settings = wandb_settings(self.run_dir, self.identity, given, self.verb, tags)
-                known = logger.init_args.as_dict().keys()
-                for key, value in settings.items():
-                    if key in known:
-                        logger.init_args[key] = value
-                logger.dict_kwargs = {key: value for key, value in settings.items() if key not in known}
-
     # ---- the trainer ----------------------------------------------------------------------------------------------
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         self.model.seed = self.datamodule.seed = self.config[self.verb].seed_everything
         self.model.recipe = self.recipe
+        self._start_warm(self.config[self.verb])
         given = self._get(self.config_init, "trainer").get("logger")
         loggers = [
             logger for logger in (given if isinstance(given, list) else [given]) if logger not in (None, True, False)
@@ -197,11 +147,12 @@ class GenerativeCLI(LightningCLI):
             self._get(self.config_init, "progress").disable()
         trainer = super().instantiate_trainer(**kwargs)
         if self.verb == "fit":
-            trainer.loggers = [MetricsCSV(self.run_dir, _step_of(self.resume)), *loggers]
+            trainer.loggers = [MetricsCSV(self.run_dir, self.entry.step), *loggers]
         if self.verb == "fit" and trainer.is_global_zero:  # all has been built: only now does the run come to be
             self.is_new = False
-            write_atomically(self.run_dir / "run_id", self.identity + "\n")
+            write_atomically(self.run_dir / "run_id", self.entry.identity + "\n")
             write_atomically(self.run_dir / "config.yaml", yaml.safe_dump(self.resolved, sort_keys=False))
+            self._say_where_it_begins(trainer)
         trainer.callbacks.insert(0, Throughput())
         for logger in loggers:
             if isinstance(logger, WandbLogger):
@@ -209,6 +160,30 @@ class GenerativeCLI(LightningCLI):
                 if logger._offline and trainer.is_global_zero:
                     print(f"W&B is offline; send this run later with: wandb sync {self.run_dir}/wandb/offline-run-*")
         return trainer
+
+    def _say_where_it_begins(self, trainer: Trainer) -> None:
+        step = self.entry.step
+        if 0 < trainer.max_steps <= step:
+            print(f"{self.run_dir} is at step {step} of {trainer.max_steps} already")
+        elif step:
+            print(f"{self.run_dir} goes on from step {step}")
+
+    def _start_warm(self, config: Any) -> None:
+        """With --init_from, a run that has no checkpoint of its own yet starts from another's weights."""
+        if self.verb != "fit" or config.init_from is None or self.entry.checkpoint is not None:
+            return
+        checkpoint = read_checkpoint(config.init_from)
+
+        def fill_and_say(module: GenerativeModule) -> None:
+            which = fill(module, checkpoint, config.init_weights, name=config.init_from)
+            if module.trainer.is_global_zero:
+                step = checkpoint["global_step"]
+                print(
+                    f"a new run from the {which} weights of {config.init_from} at step {step}: "
+                    "optimizer, averages, learning rate and data begin anew"
+                )
+
+        self.model.warm_start = fill_and_say
 
     def predict(self, **kwargs: Any) -> None:
         """Keeps the rows of all ranks, by the example's index."""
@@ -222,11 +197,28 @@ class GenerativeCLI(LightningCLI):
         self.columns = next((names for names, _ in parts if names), ["index"])
         self.rows = sorted(row for _, part in parts for row in part)
 
-
-def _started_from_outside() -> bool:
-    """Whether a cluster or torchrun has started this process as one of several."""
-    sizes = [os.environ.get(name, "1") for name in ("WORLD_SIZE", "SLURM_NTASKS")]
-    return any(size.isdigit() and int(size) > 1 for size in sizes)
+    def write_measured(self) -> Path:
+        """evaluation/VERB.json of what validation or test measured, or evaluation/predict.csv; its path."""
+        folder = self.run_dir / "evaluation"
+        if self.verb == "predict":
+            write_csv(folder / "predict.csv", self.columns, self.rows)
+            return folder / "predict.csv"
+        metrics = {}
+        bound = (self.model.likelihood_kind or "").endswith("elbo")
+        for name, (mean, error) in self.model.measured.items():
+            name = "elbo_nats" if bound and name == "log_prob_nats" else name
+            metrics |= {name: mean, f"{name}_se": error}
+        settings = {
+            "split": "val" if self.verb == "validate" else "test",
+            "checkpoint": self.entry.checkpoint,
+            "weights": f"ema:{self.model.averages.decays[0]}" if self.model.averages is not None else "raw",
+            "likelihood_kind": self.model.likelihood_kind,
+            "draws": self.model.eval_draws,
+            "seed": EVALUATION_SEED,
+        }
+        text = json.dumps({"metrics": metrics, "settings": settings}, indent=2)
+        write_atomically(folder / f"{self.verb}.json", text + "\n")
+        return folder / f"{self.verb}.json"
 
 
 class _Attribute:
@@ -237,12 +229,6 @@ class _Attribute:
 
     def __call__(self, data: LightningDataModule) -> Any:
         return getattr(data, self.name)
-
-
-def _step_of(checkpoint: str | None) -> int:
-    if checkpoint is None:
-        return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"])
 
 
 def run_verb(verb: str, args: list[str]) -> Path | None:
@@ -259,28 +245,7 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
             logger.experiment.finish()  # what it has to say comes before the last line
     if not cli.trainer.is_global_zero:
         return None
-    if verb == "fit":
-        return cli.run_dir
-    folder = cli.run_dir / "evaluation"
-    if verb == "predict":
-        write_csv(folder / "predict.csv", cli.columns, cli.rows)
-        return folder / "predict.csv"
-    metrics = {}
-    bound = (cli.model.likelihood_kind or "").endswith("elbo")
-    for name, (mean, error) in cli.model.measured.items():
-        name = "elbo_nats" if bound and name == "log_prob_nats" else name
-        metrics |= {name: mean, f"{name}_se": error}
-    settings = {
-        "split": "val" if verb == "validate" else "test",
-        "checkpoint": str(cli.config[verb].ckpt_path),
-        "weights": f"ema:{cli.model.averages.decays[0]}" if cli.model.averages is not None else "raw",
-        "likelihood_kind": cli.model.likelihood_kind,
-        "draws": cli.model.eval_draws,
-        "seed": EVALUATION_SEED,
-    }
-    text = json.dumps({"metrics": metrics, "settings": settings}, indent=2)
-    write_atomically(folder / f"{verb}.json", text + "\n")
-    return folder / f"{verb}.json"
+    return cli.run_dir if verb == "fit" else cli.write_measured()
 
 
 def _with_own_config(verb: str, args: list[str]) -> list[str]:

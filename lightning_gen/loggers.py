@@ -1,10 +1,9 @@
-"""Where metrics go: always a CSV in the run directory, and W&B when the config names it."""
+"""Where metrics always go: a CSV in the run directory."""
 
 from __future__ import annotations
 
 import csv
 import io
-import netrc
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -83,34 +82,3 @@ class MetricsCSV(Logger):
         before = self._text([{c: c for c in self._columns}, *rows[:-1]])
         write_atomically(self.path, before + self._text(rows[-1:]))
         self._last, self._offset = (dict(rows[-1]) if rows else {}), len(before.encode())
-
-
-def wandb_has_key() -> bool:
-    """Whether W&B could log in without asking."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("://")[-1].split("/")[0].split(":")[0]
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def wandb_settings(
-    run: Path, identity: str, init_args: dict[str, Any], job_type: str, tags: list[str]
-) -> dict[str, Any]:
-    """What a WandbLogger named in a config lacks: it lives in the run directory, resumes, and never asks for a key."""
-    settings = {k: v for k, v in init_args.items() if v is not None}
-    offline = settings.get("offline") or os.environ.get("WANDB_MODE") == "offline" or not wandb_has_key()
-    return {
-        "project": "lightning_gen",
-        "name": run.name,
-        "tags": tags,
-        "job_type": job_type,
-        **settings,
-        "offline": offline,
-        "save_dir": str(run),
-        "id": identity,
-        "resume": "allow",
-        "log_model": False,
-    }

@@ -7,7 +7,7 @@ import signal
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_gen.loggers import MetricsCSV, wandb_has_key, wandb_settings
+from lightning_gen.loggers import MetricsCSV
 from lightning_gen.metrics_file import last_step, read_metrics
 
 
@@ -121,26 +121,3 @@ def test_other_ranks_write_nothing(tmp_path, monkeypatch):
     assert (tmp_path / "metrics.csv").read_bytes() == before
     MetricsCSV(tmp_path / "elsewhere").log_metrics({"a": 1.0}, 1)
     assert not (tmp_path / "elsewhere").exists()
-
-
-def test_a_wandb_run_lives_in_the_run_directory_resumes_and_never_asks_for_a_key(tmp_path, monkeypatch):
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    given = {"project": "mine", "name": None, "resume": "never", "save_dir": "elsewhere", "offline": False}
-    settings = wandb_settings(tmp_path, "abc", given, "fit", ["VAE"])
-    assert settings["offline"] and not wandb_has_key()
-    assert (settings["project"], settings["name"]) == ("mine", tmp_path.name)
-    assert (settings["id"], settings["resume"], settings["save_dir"]) == ("abc", "allow", str(tmp_path))
-    assert (settings["job_type"], settings["tags"]) == ("fit", ["VAE"])
-
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
-    (tmp_path / "netrc").chmod(0o600)
-    assert wandb_has_key() and not wandb_settings(tmp_path, "abc", given, "fit", [])["offline"]
-    assert wandb_settings(tmp_path, "abc", {**given, "offline": True}, "fit", [])["offline"]
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    assert wandb_settings(tmp_path, "abc", given, "fit", [])["offline"]
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080/")  # the key of another server is none
-    assert not wandb_has_key()
-    monkeypatch.setenv("WANDB_API_KEY", "key")
-    assert wandb_has_key()

@@ -1,0 +1,144 @@
+"""A run killed with SIGKILL, as often and wherever it may be, ends as the uninterrupted one: bit for bit, row for row."""
+
+import csv
+import multiprocessing
+import os
+import random
+import runpy
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_gen.__main__ import main
+from lightning_gen.run_directory import checkpoint_files
+
+TOY = str(Path(__file__).resolve().parents[1] / "configs" / "experiment" / "toy_diffusion.yaml")
+FIT = [
+    *("fit", "--config", TOY, "--trainer.max_steps=14"),
+    "--data.init_args.num_train=200",  # 6.25 batches an epoch: kills fall in mid-epoch
+    "--data.init_args.num_val=50",
+    "--data.init_args.eval_batch_size=20",
+    "--data.init_args.batch_size=32",
+    "--model.init_args.network.init_args={width: 16, depth: 1, dropout: 0.2}",
+    "--model.init_args.lr_schedule={class_path: lightning_gen.optim.WarmupCosine, init_args: {warmup_steps: 3}}",
+    "--trainer.gradient_clip_val=1.0",
+    "--trainer.val_check_interval=4",
+    "--trainer.log_every_n_steps=1",
+    "--checkpoints.every_n_steps=2",
+    "--samples={every_n_steps: 6, num: 4}",
+]
+VARIANTS = {"plain": [], "accumulation": ["--data.init_args.micro_batch_size=8"]}
+PLACES = {
+    "before a micro-batch": ("lightning_gen.generative_module.GenerativeModule.on_train_batch_start", "before"),
+    "before the optimizer steps": (
+        "lightning_gen.generative_module.GenerativeModule.configure_gradient_clipping",
+        "before",
+    ),
+    "before a row is written": ("lightning_gen.loggers.MetricsCSV.log_metrics", "before"),
+    "after a row is written": ("lightning_gen.loggers.MetricsCSV.log_metrics", "after"),
+    "in validation": ("lightning_gen.generative_module.GenerativeModule.validation_step", "after"),
+    "after validation": ("lightning_gen.generative_module.GenerativeModule.on_validation_epoch_end", "after"),
+    "before a sheet": ("lightning_gen.callbacks.sample_sheet.SampleSheet._draw", "before"),
+    "in a checkpoint": ("lightning_gen.callbacks.checkpoints.os.fsync", "before"),
+    "between checkpoint and retention": ("lightning_gen.callbacks.checkpoints.checkpoint_files", "before"),
+    "after a checkpoint": ("lightning_gen.callbacks.checkpoints.Checkpoints._save", "after"),
+    "before the config is there": ("lightning_gen.cli.write_atomically", "before"),
+}
+"""Where a run dies: a function, and which side of its n-th call."""
+
+
+def fit_and_die(args: list[str], place: str, count: int) -> None:
+    """Runs `fit` and kills its own process at the `count`-th call of the place's function."""
+    torch.set_num_threads(1)
+    path, side = PLACES[place]
+    *owner, name = path.split(".")
+    target = None
+    for part in owner:
+        target = __import__(part) if target is None else getattr(target, part)
+    real, calls = getattr(target, name), [0]
+
+    def deadly(*given, **named):
+        calls[0] += 1
+        if calls[0] == count and side == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*given, **named)
+        if calls[0] == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(target, name, deadly)
+    main(args)
+
+
+def killed(args: list[str], place: str, count: int) -> bool:
+    """Whether the run died there; False if it came to its end before."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lightning_gen.benchmark.preload"])
+    # by its path: a child of the fork server cannot import a test module by name
+    job = {"path_name": __file__, "init_globals": {"death": (args, place, count)}, "run_name": "dying"}
+    process = context.Process(target=runpy.run_path, kwargs=job)
+    process.start()
+    process.join(timeout=120)
+    assert process.exitcode in (0, -signal.SIGKILL)
+    return process.exitcode != 0
+
+
+def content(run: Path) -> tuple[dict, list[dict[str, str]], list[str]]:
+    """What must be equal: the last checkpoint's training state, the CSV but for the speeds, the names of the sheets."""
+    checkpoint = torch.load(checkpoint_files(run)[0], weights_only=True)
+    kept = ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "lightning_gen")
+    with open(run / "metrics.csv", newline="") as file:
+        rows = [{k: v for k, v in row.items() if not k.startswith("throughput")} for row in csv.DictReader(file)]
+    return {key: checkpoint[key] for key in kept}, rows, sorted(f.name for f in (run / "samples").iterdir())
+
+
+def same(a, b) -> bool:
+    """Deep equality, tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def check(args: list[str], run: Path, whole: Path) -> None:
+    """Both runs, to their ends, leave the same."""
+    for folder in (run, whole):
+        assert main([*args, "--run", str(folder)]) == 0
+    state, rows, sheets = content(run)
+    expected, expected_rows, expected_sheets = content(whole)
+    assert [row["step"] for row in rows] == [row["step"] for row in expected_rows]
+    assert rows == expected_rows
+    for key, value in expected.items():
+        assert same(state[key], value), key
+    assert sheets == expected_sheets
+    assert not [f.name for f in (run / "checkpoints").iterdir() if not f.name.endswith(".ckpt")]
+
+
+def test_kills_at_the_worst_places(tmp_path):
+    """One run, killed again and again: in a checkpoint, in validation, between the two, between micro-batches."""
+    args = [*FIT, *VARIANTS["accumulation"]]
+    kills = [("before the config is there", 2), ("in a checkpoint", 2), ("in validation", 2), ("after validation", 1)]
+    kills += [("before a micro-batch", 11), ("between checkpoint and retention", 1)]
+    assert [killed([*args, "--run", str(tmp_path / "run")], *kill) for kill in kills] == [True] * len(kills)
+    check(args, tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_ten_random_kills(variant, tmp_path):
+    """Places and counts at random; the run takes up where each left it, until it is through."""
+    rng = random.Random(7)
+    args = [*FIT, *VARIANTS[variant], "--trainer.max_steps=80"]
+    for _ in range(10):
+        place = rng.choice([place for place in PLACES if place != "before the config is there"])
+        assert killed([*args, "--run", str(tmp_path / "run")], place, rng.randint(1, 3)), place
+    check(args, tmp_path / "run", tmp_path / "whole")
+
+
+if __name__ == "dying":
+    fit_and_die(*death)  # noqa: F821  from init_globals

@@ -1,0 +1,132 @@
+"""The W&B run: where it lives, that it never asks or waits, and what its rows say."""
+
+import socket
+import threading
+from argparse import Namespace
+
+import pytest
+import wandb
+from jsonargparse import Namespace as Parsed
+
+from lightning_gen import wandb_run
+from lightning_gen.wandb_run import WandbRun, complete, has_key, reachable, settings
+
+
+@pytest.fixture(autouse=True)
+def nothing_from_outside(tmp_path, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_RUN_GROUP"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setattr(wandb_run, "reachable", lambda *args: True)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """A port that is listened to, named as W&B's server."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
+        yield listening
+
+
+GIVEN = {"project": "mine", "name": None, "resume": "never", "save_dir": "elsewhere", "offline": False}
+
+
+def test_a_run_lives_in_its_directory_and_resumes_whatever_the_config_says(tmp_path):
+    made = settings(tmp_path, "abc", GIVEN, "fit", ["VAE"], "family")
+    assert (made["project"], made["name"]) == ("mine", tmp_path.name)
+    assert (made["id"], made["resume"], made["save_dir"]) == ("abc", "allow", str(tmp_path))
+    assert (made["job_type"], made["tags"], made["group"]) == ("fit", ["VAE"], "family")
+    assert settings(tmp_path, "abc", {**GIVEN, "group": "own", "tags": ["t"]}, "fit", [], "f")["group"] == "own"
+
+
+def test_a_benchmark_names_the_group_of_its_cells(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_RUN_GROUP", "digits")
+    assert settings(tmp_path, "abc", GIVEN, "fit", [], "digits_diffusion")["group"] == "digits"
+
+
+def test_without_a_key_it_is_offline_and_nothing_is_asked(tmp_path, monkeypatch):
+    assert settings(tmp_path, "abc", GIVEN, "fit", [])["offline"] and not has_key()
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password key\n")
+    (tmp_path / "netrc").chmod(0o600)
+    assert has_key() and not settings(tmp_path, "abc", GIVEN, "fit", [])["offline"]
+    assert settings(tmp_path, "abc", {**GIVEN, "offline": True}, "fit", [])["offline"]
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert settings(tmp_path, "abc", GIVEN, "fit", [])["offline"]
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080/")  # the key of another server is none
+    assert not has_key()
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    assert has_key()
+
+
+def test_a_server_that_does_not_answer_means_offline_said_in_a_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_API_KEY", "key")
+    monkeypatch.setattr(wandb_run, "reachable", lambda *args: False)
+    assert settings(tmp_path, "abc", GIVEN, "fit", [])["offline"]
+    assert capsys.readouterr().err == "W&B's server api.wandb.ai does not answer: this run is kept offline\n"
+
+
+def test_a_server_is_known_by_its_answer(server):
+    assert reachable()
+    server.close()
+    assert not reachable()
+
+
+def test_a_name_that_is_looked_up_for_long_does_not_hold_a_run(monkeypatch):
+    found = threading.Event()  # as a resolver that finds no network looks for many seconds
+    monkeypatch.setattr(wandb_run.socket, "create_connection", lambda *args: found.wait(60))
+    assert not reachable(0.01)  # it is back, and the name still looked for
+    found.set()
+
+
+def test_only_a_wandb_logger_is_completed(tmp_path):
+    class_path = "lightning.pytorch.loggers.WandbLogger"
+    logger = Parsed(class_path=class_path, init_args=Parsed(project="p", offline=True, tags=None))
+    other = Parsed(class_path="lightning.pytorch.loggers.CSVLogger", init_args=Parsed(save_dir="x"))
+    complete([logger, other], tmp_path, "abc", "fit", ["VAE"])
+    complete(None, tmp_path, "abc", "fit", [])
+    complete(True, tmp_path, "abc", "fit", [])
+    assert logger.class_path.endswith("WandbRun") and other.class_path.endswith("CSVLogger")
+    assert logger.init_args.tags == ["VAE"] and logger.dict_kwargs["job_type"] == "fit"
+    assert vars(other.init_args) == {"save_dir": "x"}
+
+
+@pytest.fixture
+def begun(monkeypatch):
+    """What is given to wandb.init, call by call; each call that finds `mode` online fails with `error`, if any."""
+    calls, rows = [], []
+
+    def function(error=None):
+        def init(**given):
+            calls.append(given)
+            if error is not None and given.get("mode") != "offline":
+                raise error
+            log = rows.append
+            return Namespace(log=lambda row, **kwargs: log(row), define_metric=lambda *a, **k: None, config={})
+
+        monkeypatch.setattr(wandb, "init", init)
+        monkeypatch.setattr(wandb, "teardown", lambda: None)
+        return calls, rows
+
+    return function
+
+
+def test_rows_carry_the_step_they_are_plotted_against(begun, tmp_path):
+    _, rows = begun()
+    WandbRun(save_dir=str(tmp_path), project="p").log_metrics({"train/loss": 0.5, "images_seen": 64.0}, step=7)
+    assert rows[0]["step"] == 7 and rows[0]["train/loss"] == 0.5 and rows[0]["images_seen"] == 64.0
+
+
+def test_a_run_that_w_and_b_refuses_goes_on_offline(begun, tmp_path, capsys):
+    calls, rows = begun(wandb.errors.AuthenticationError("no such\nkey"))
+    logger = WandbRun(save_dir=str(tmp_path), project="p")
+    logger.log_metrics({"train/loss": 0.5}, step=1)
+    assert [call.get("mode") for call in calls] == [None, "offline"] and len(rows) == 1
+    error = capsys.readouterr().err
+    assert error == "W&B cannot be used (no such key): this run is kept offline\n"
+    assert logger._offline
+
+
+def test_a_bug_is_not_taken_for_a_missing_server(begun, tmp_path):
+    begun(TypeError("a bug"))
+    with pytest.raises(TypeError):
+        WandbRun(save_dir=str(tmp_path), project="p").log_metrics({"a": 1.0}, step=1)
