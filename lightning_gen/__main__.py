@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
 from collections.abc import Callable
+
+_STARTED_BY = os.getppid()
 
 _VERBS = {
     "fit": ("lightning_gen.cli", "fit", "train, or resume, the run directory --run"),
@@ -33,31 +34,35 @@ def _help() -> str:
     return _HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, (_, _, text) in _VERBS.items()))
 
 
-def _users_error(error: BaseException) -> Exception | None:
-    """The error that bad input raised, however deep a parser or an instantiator has wrapped it; None for a bug."""
-    from lightning_gen.errors import UserError
-
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UserError):
-            return seen
-        seen = seen.__cause__ or seen.__context__
-    return error if isinstance(error, argparse.ArgumentError) else None
-
-
 def _call(function: Callable[..., object], prog: str, args: list[str]) -> object:
     """Calls a typed function with the arguments of a command line: what has no default is positional."""
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=prog, exit_on_error=False, description=(function.__doc__ or "").partition("\n")[0])
+    text = (function.__doc__ or "").partition("\n")[0]
+    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, description=text)
     # `evaluate RUN`, but `benchmark --config FILE`, like the Trainer's verbs
     parser.add_function_arguments(function, as_positional="config" not in function.__annotations__)
-    return function(**parser.instantiate_classes(parser.parse_args(args)).as_dict())
+    return function(**parser.instantiate(parser.parse_args(args)).as_dict())
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status (2 for bad input)."""
-    args = list(sys.argv[1:] if args is None else args)
+def _reported(error: Exception, verb: str, args: list[str]) -> bool:
+    """Prints the one line of an error that the user can mend; False for a bug."""
+    from lightning_gen.diagnosis import diagnose, rank, rank_zero_fails_too
+
+    line = diagnose(error, verb, args)
+    if line is None:
+        return False
+    if rank() == 0:
+        print(f"lightning-gen {verb}: {line}", file=sys.stderr)
+    elif not rank_zero_fails_too(_STARTED_BY):
+        print(f"lightning-gen {verb}, rank {rank()}: {line}", file=sys.stderr)
+    return True
+
+
+def _run(args: list[str]) -> int:
+    """Runs one verb; returns the exit status."""
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
     if not args or args[0] in ("-h", "--help"):
         print(_help())
         return 0
@@ -74,10 +79,6 @@ def main(args: list[str] | None = None) -> int:
         hint = f", did you mean {near[0]}?" if near else f": one of {', '.join(_VERBS)}"
         print(f"lightning-gen: unknown verb {verb!r}{hint}", file=sys.stderr)
         return 2
-    debug = "--debug" in rest
-    rest = [a for a in rest if a != "--debug"]
-    from lightning_gen.errors import UserError, essence
-
     # Configs name the user's own classes, which lie where the command is given.
     package = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [os.getcwd(), *(p for p in sys.path if p not in ("", package, os.getcwd()))]
@@ -92,16 +93,27 @@ def main(args: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"lightning-gen {verb}: interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # main's affair
+        raise
     except Exception as error:
-        cause = _users_error(error)
-        if debug or cause is None:
+        if debug or not _reported(error, verb, rest):
             raise
-        text = str(cause) if isinstance(cause, UserError) else essence(str(cause))
-        print(f"lightning-gen {verb}: {' '.join(text.split())}", file=sys.stderr)
         return 2
     if made is not None:
         print(made)
     return 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs one verb; returns the exit status: 0, 2 for bad input, 130 for an interrupt, 141 where nobody reads."""
+    try:
+        try:
+            return _run(list(sys.argv[1:] if args is None else args))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `lightning-gen ... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,9 @@ import lightning_gen.diffusion.module
 import lightning_gen.networks
 import lightning_gen.optim  # noqa: F401
 from lightning_gen import wandb_run
-from lightning_gen.callbacks import EMA, Checkpoints, Progress, SampleSheet, Throughput
+from lightning_gen.callbacks import EMA, Checkpoints, Progress, RunBegins, SampleSheet, Throughput
 from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
 from lightning_gen.loading import fill, read_checkpoint
-from lightning_gen.loggers import MetricsCSV
 from lightning_gen.run_directory import write_atomically, write_csv
 from lightning_gen.run_entry import choose_directory, enter
 
@@ -45,22 +45,36 @@ class GenerativeCLI(LightningCLI):
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb, self.given = verb, args
         self.run_dir, self.is_new = Path(), False
-        super().__init__(
-            GenerativeModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            trainer_defaults=_TRAINER_DEFAULTS,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            parser_kwargs={
-                "exit_on_error": False,
-                **{verb: {"prog": f"lightning-gen {verb}", "exit_on_error": False} for verb in self.subcommands()},
-            },
-            args=[verb, *args],
-        )
+        try:
+            super().__init__(
+                GenerativeModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                trainer_defaults=_TRAINER_DEFAULTS,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                parser_kwargs={
+                    "exit_on_error": False,
+                    "allow_abbrev": False,
+                    verb: {"prog": f"lightning-gen {verb}", "exit_on_error": False, "allow_abbrev": False},
+                },
+                args=[verb, *args],
+            )
+        except BaseException:
+            if self.is_new:  # bad input leaves no directory behind; one that holds something stays
+                with suppress(OSError):
+                    self.run_dir.rmdir()
+            raise
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
+        """The one verb at hand: building the parsers of the others takes as long as all the rest of the command line."""
+        return {self.verb: LightningCLI.subcommands()[self.verb]}
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: what a checkpoint says is compared with the command line, and never overrides it."""
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.config = parser.parse_args(args)
@@ -120,14 +134,6 @@ class GenerativeCLI(LightningCLI):
                 return Path(value).stem
         return next((Path(a.split("=", 1)[1]).stem for a in self.given if a.startswith("--config=")), "run")
 
-    def instantiate_classes(self) -> None:
-        try:
-            super().instantiate_classes()
-        except BaseException:
-            if self.is_new:  # bad input leaves no empty directory behind
-                self.run_dir.rmdir()
-            raise
-
     # ---- the trainer ----------------------------------------------------------------------------------------------
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -146,27 +152,12 @@ class GenerativeCLI(LightningCLI):
             kwargs["enable_progress_bar"] = True  # the Trainer refuses a bar among the callbacks otherwise
             self._get(self.config_init, "progress").disable()
         trainer = super().instantiate_trainer(**kwargs)
-        if self.verb == "fit":
-            trainer.loggers = [MetricsCSV(self.run_dir, self.entry.step), *loggers]
-        if self.verb == "fit" and trainer.is_global_zero:  # all has been built: only now does the run come to be
-            self.is_new = False
-            write_atomically(self.run_dir / "run_id", self.entry.identity + "\n")
-            write_atomically(self.run_dir / "config.yaml", yaml.safe_dump(self.resolved, sort_keys=False))
-            self._say_where_it_begins(trainer)
         trainer.callbacks.insert(0, Throughput())
-        for logger in loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_hyperparams(self.resolved)
-                if logger._offline and trainer.is_global_zero:
-                    print(f"W&B is offline; send this run later with: wandb sync {self.run_dir}/wandb/offline-run-*")
+        if self.verb == "fit":
+            trainer.callbacks.insert(0, RunBegins(self.run_dir, self.entry.identity, self.entry.step, self.resolved))
+            if 0 < trainer.max_steps <= self.entry.step and trainer.is_global_zero:
+                print(f"{self.run_dir} is at step {self.entry.step} of {trainer.max_steps} already")
         return trainer
-
-    def _say_where_it_begins(self, trainer: Trainer) -> None:
-        step = self.entry.step
-        if 0 < trainer.max_steps <= step:
-            print(f"{self.run_dir} is at step {step} of {trainer.max_steps} already")
-        elif step:
-            print(f"{self.run_dir} goes on from step {step}")
 
     def _start_warm(self, config: Any) -> None:
         """With --init_from, a run that has no checkpoint of its own yet starts from another's weights."""
@@ -241,7 +232,7 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
     sys.argv = [str(Path(__file__).with_name("__main__.py")), verb, *args]
     cli = GenerativeCLI(verb, _with_own_config(verb, args))
     for logger in cli.trainer.loggers:
-        if isinstance(logger, WandbLogger) and cli.trainer.is_global_zero:
+        if isinstance(logger, WandbLogger) and logger._experiment is not None and cli.trainer.is_global_zero:
             logger.experiment.finish()  # what it has to say comes before the last line
     if not cli.trainer.is_global_zero:
         return None

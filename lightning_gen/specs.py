@@ -23,7 +23,7 @@ def build(spec: dict[str, Any], base: type, **given: Any) -> Any:
     parser.add_subclass_arguments(base, "object")
     spec = {"class_path": spec["class_path"], "init_args": {**spec.get("init_args", {}), **given}}
     try:
-        return parser.instantiate_classes(parser.parse_object({"object": spec}))["object"]
+        return parser.instantiate(parser.parse_object({"object": spec}))["object"]
     except ArgumentError as error:
         raise UserError(f"cannot build {spec['class_path']}: {essence(str(error))}") from error
     except ValueError as error:  # what the constructor raised, wrapped by the parser

@@ -223,31 +223,3 @@ def test_composition_and_feeding_back(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--config", str(file), "--print_config"])
     assert yaml.safe_load(capsys.readouterr().out) == whole
-
-
-BAD = {
-    "misspelt verb": (["fitt"], "did you mean fit"),
-    "misspelt key": (["fit", "--config", TOY, "--trainer.max_stepz=3"], "max_stepz"),
-    "misspelt argument of the model": (["fit", "--config", TOY, "--model.init_args.shedule=Cosine"], "shedule"),
-    "no such config": (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
-    "no such run": (["evaluate", "nowhere"], "nowhere"),
-    "no number": (["evaluate", "nowhere", "--num_samples=many"], "num_samples"),
-    "batch of zero": (["fit", "--config", TOY, "--data.init_args.batch_size=0"], "batch_size"),
-    "ends in disorder": (["fit", "--config", TOY, "--model.init_args.schedule.init_args.logsnr_min=20"], "logsnr_min"),
-    "guidance of nothing": (
-        ["fit", "--config", TOY, "--model.init_args.sampler.guidance=lightning_gen.diffusion.ClassifierFree"],
-        "conditioner",
-    ),
-    "no benchmark config": (["benchmark", "--config", "nowhere.yaml"], "nowhere.yaml"),
-    "no file type": (["sample", "nowhere", "--out", "x.gif"], "x.gif"),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_input_gets_one_line_and_status_2(name, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    args, said = BAD[name]
-    assert main(args) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and said in error and "Traceback" not in error
-    assert not list(tmp_path.glob("runs/*")), "a run directory was left behind"

@@ -44,7 +44,7 @@ PLACES = {
     "in a checkpoint": ("lightning_gen.callbacks.checkpoints.os.fsync", "before"),
     "between checkpoint and retention": ("lightning_gen.callbacks.checkpoints.checkpoint_files", "before"),
     "after a checkpoint": ("lightning_gen.callbacks.checkpoints.Checkpoints._save", "after"),
-    "before the config is there": ("lightning_gen.cli.write_atomically", "before"),
+    "before the config is there": ("lightning_gen.callbacks.run_begins.write_atomically", "before"),
 }
 """Where a run dies: a function, and which side of its n-th call."""
 

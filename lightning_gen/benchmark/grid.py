@@ -13,6 +13,7 @@ import yaml
 
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.protocol import Protocol
+from lightning_gen.refusals import nearest
 
 Overrides = dict[str, Any]
 """Dotted keys of a `fit` config and their values."""
@@ -77,12 +78,14 @@ class Plan:
         except FileNotFoundError as error:
             raise UserError(f"there is no benchmark config {path}") from error
         except yaml.YAMLError as error:
-            raise UserError(f"{path} is not YAML: {error}") from error
+            line = getattr(error, "problem_mark", None)
+            where = f", line {line.line + 1}" if line is not None else ""
+            raise UserError(f"{path}{where} is not YAML: {getattr(error, 'problem', error)}") from error
         if not isinstance(content, dict):
             raise UserError(f"{path} is not a benchmark config: it has no keys")
         known = set(cls.__dataclass_fields__)
         for key in content.keys() - known:
-            raise UserError(f"{path}: unknown key {key!r}, one of {', '.join(sorted(known))}")
+            raise UserError(f"{path} has no key {key!r}{nearest(key, known)}: it has {', '.join(sorted(known))}")
         for key in ("experiment", "axes"):
             if not content.get(key):
                 raise UserError(f"{path} lacks {key!r}")

@@ -6,13 +6,31 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from lightning_gen.callbacks.throughput import paused
 from lightning_gen.divergence import check_weights
 from lightning_gen.errors import UserError
 from lightning_gen.run_directory import checkpoint_files
+
+
+class DirectIO(TorchCheckpointIO):
+    """Writes straight to the file and waits until the disk has it.
+
+    Lightning's own way makes the file in memory first, and another beside it: for large models three times the room.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 class Checkpoints(Checkpoint):
@@ -35,6 +53,10 @@ class Checkpoints(Checkpoint):
         self.every_n_steps, self.keep = every_n_steps, keep
         self._last = -1
         self._waits = False  # for the end of this step's validation
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not one that the config has chosen
+            trainer.strategy.checkpoint_io = DirectIO()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not on_fit_start: a resumed run's step is not restored by then
@@ -69,12 +91,14 @@ class Checkpoints(Checkpoint):
         final = folder / f"step_{trainer.global_step:08d}.ckpt"
         partial = final.with_suffix(".partial")
         with paused(trainer):
-            trainer.save_checkpoint(partial, weights_only=False)  # every rank takes part, rank zero writes
-        if trainer.is_global_zero:
-            with open(partial, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, final)
-            self._retain(folder)
+            try:
+                trainer.save_checkpoint(partial, weights_only=False)  # every rank takes part, rank zero writes
+                if trainer.is_global_zero:
+                    os.replace(partial, final)
+                    self._retain(folder)
+            finally:  # on a full disk what was written of it would take the rest
+                if trainer.is_global_zero:
+                    partial.unlink(missing_ok=True)
 
     def _retain(self, folder: Path) -> None:
         for old in checkpoint_files(folder.parent)[self.keep :]:

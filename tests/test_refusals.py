@@ -1,0 +1,70 @@
+"""The parser's words are needed for as little as can be: changed ones make a plainer line, never a wrong one."""
+
+import argparse
+
+import pytest
+from jsonargparse import ArgumentParser
+
+from lightning_gen.refusals import links, nearest, refusal
+
+
+def refused(message):
+    try:
+        raise argparse.ArgumentError(None, message)
+    except argparse.ArgumentError as error:
+        return refusal(error, "fit", [])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "The key 'trainer.max_stepz' is new to me",
+        'Parser key "trainer.max_steps": wants something else',
+        "are required",
+        "Option",
+    ],
+)
+def test_words_never_seen_are_passed_on(message):
+    assert message in refused(message)
+
+
+def test_nested_keys_are_joined_and_alternatives_beside_them_are_not():
+    message = """Parser key "model":
+  Errors:
+    - Problem with given class_path 'A':
+        Parser key "network":
+          Expected a <class 'int'>. Got value: wide. Got value: Namespace(width='wide')
+    - Problem with given class_path 'B':
+        Parser key "other":
+          Expected a <class 'str'>. Got value: 3
+"""
+    assert refused(message).startswith("model.init_args.network must be") and "'wide'" in refused(message)
+
+
+def test_other_errors_are_not_the_parsers():
+    assert refusal(ValueError("unrecognized arguments: --x"), "fit", ["--config", "nowhere.yaml"]) is None
+
+
+def test_the_parser_that_refused_knows_what_was_meant():
+    """Its wording may change: what is near comes from its own actions."""
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("--breadth", type=int)
+    with pytest.raises(argparse.ArgumentError) as caught:
+        parser.parse_args(["--bredth=3"])
+    assert refusal(caught.value, "fit", ["--bredth=3"]) == "there is no key 'bredth', did you mean breadth?"
+
+
+def test_nearest():
+    known = ["trainer.max_steps", "trainer.max_epochs", "seed_everything", "samples.num"]
+    assert nearest("trainer.max_stepz", known) == ", did you mean trainer.max_steps?"
+    assert nearest("num", known) == ", did you mean samples.num?"
+    assert nearest("seed", known) == ", did you mean seed_everything?"
+    assert nearest("zzz", known) == ""
+    assert nearest("stepz", ["steps"], prefix="a.init_args.") == ", did you mean a.init_args.steps?"
+
+
+def test_links_follow_causes_alone():
+    cause, error = ValueError("cause"), TypeError("effect")
+    error.__cause__ = cause
+    cause.__context__ = KeyError("beside it")
+    assert list(links(error)) == [error, cause]
