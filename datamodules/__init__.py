@@ -7,21 +7,43 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datamodules.base import DataModule
+    from datamodules.cifar10 import CIFAR10
     from datamodules.digits import Digits
+    from datamodules.image_folder import ImageFolder
+    from datamodules.images import ImageData
     from datamodules.loaders import Batch, Examples
+    from datamodules.mnist import MNIST, FashionMNIST
     from datamodules.toy import Checkerboard, EightGaussians, TwoMoons
 
 _HOME = {
     "Batch": "loaders",
     "DataModule": "base",
     "Examples": "loaders",
+    "CIFAR10": "cifar10",
     "Digits": "digits",
+    "ImageFolder": "image_folder",
+    "ImageData": "images",
+    "MNIST": "mnist",
+    "FashionMNIST": "mnist",
     "Checkerboard": "toy",
     "EightGaussians": "toy",
     "TwoMoons": "toy",
 }
 
-__all__ = ["Batch", "Checkerboard", "DataModule", "Digits", "EightGaussians", "Examples", "TwoMoons"]
+__all__ = [
+    "CIFAR10",
+    "MNIST",
+    "Batch",
+    "Checkerboard",
+    "DataModule",
+    "Digits",
+    "EightGaussians",
+    "Examples",
+    "FashionMNIST",
+    "ImageData",
+    "ImageFolder",
+    "TwoMoons",
+]
 
 
 def __getattr__(name: str) -> object:

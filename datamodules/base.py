@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from itertools import islice
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from datamodules.loaders import Batch, BatchLayout, DataOrder, EvaluationLoader, Examples, TrainingStream
+from datamodules.loaders import Batch, BatchLayout, EvaluationLoader, Examples, TrainingStream
 from lightning_gen.errors import UserError
+from lightning_gen.random_source import GeneratorSource, RandomSource, derive_seed
 
 __all__ = ["Batch", "DataModule", "Examples"]
 
 
 class DataModule(LightningDataModule, ABC):
-    """A data set. A subclass says what its data are in four attributes and loads them in `load`; that is all it does.
+    """A data set. A subclass says what its data are in four attributes and loads them in `load`; that is all it must do.
 
     Args:
         batch_size: of the global batch: the share of each rank and the accumulation follow from the world size.
@@ -28,7 +30,7 @@ class DataModule(LightningDataModule, ABC):
         levels: L where x holds integers {0..L-1} (uint8, int64 above 256 levels); None where it holds real vectors.
         num_classes: where y holds class labels.
         extractor: the feature space this data set is judged in by default, as class_path and init_args.
-        seed: of the order of training; the command line sets it to the run's.
+        seed: of the order of training and of augmentation; the command line sets it to the run's.
 
     Raises:
         UserError: batch sizes below one, or that do not divide among the ranks.
@@ -42,8 +44,6 @@ class DataModule(LightningDataModule, ABC):
 
     # A world larger than a split leaves some ranks without a shard of it, which Lightning refuses otherwise.
     allow_zero_length_dataloader_with_multiple_devices = True
-
-    # Augmentation and binarisation act on whole batches on the device: their place is `on_after_batch_transfer`.
 
     def __init__(self, batch_size: int = 128, micro_batch_size: int | None = None, eval_batch_size: int = 256) -> None:
         super().__init__()
@@ -59,6 +59,18 @@ class DataModule(LightningDataModule, ABC):
     def load(self) -> dict[str, Examples]:
         """The splits: train, val, test, and others if the data set has them. Called once."""
 
+    def training_examples(self) -> Examples:
+        """What training reads: the split `train`, unless `augment` makes the data's own domain of something else."""
+        return self.split("train")
+
+    def augment(self, x: Tensor, rng: RandomSource) -> Tensor:
+        """What the model sees of a batch `x` of training, on the device. Validation and test do not pass through here.
+
+        Args:
+            rng: depends on (seed, micro-step, rank) alone, so that a resumed run sees what it would have seen.
+        """
+        return x
+
     def split(self, name: str) -> Examples:
         """A split by its name, with or without a trainer.
 
@@ -66,9 +78,10 @@ class DataModule(LightningDataModule, ABC):
             UserError: the data set has no such split.
         """
         if self._splits is None:
-            self._splits = self.load()
-            for key, examples in self._splits.items():
+            splits = self.load()
+            for key, examples in splits.items():
                 self._check(key, examples)
+            self._splits = splits
         if name not in self._splits:
             raise UserError(f"{type(self).__name__} has no split {name!r}: it has {', '.join(self._splits)}.")
         return self._splits[name]
@@ -113,12 +126,32 @@ class DataModule(LightningDataModule, ABC):
         self.trainer.accumulate_grad_batches = accumulation
 
     def first_batch(self) -> Batch:
-        """The first global batch of training, the same on every rank."""
-        return self.split("train").take(DataOrder(len(self.split("train")), self.seed).positions(0, self.batch_size))
+        """The first global batch as training sees it, augmented (on the CPU), the same on every rank."""
+        examples, (_, world_size) = self.training_examples(), self._place
+        parts = []
+        for rank in range(world_size):
+            layout = BatchLayout(self.batch_size, self.micro_batch_size, rank, world_size)
+            stream = islice(TrainingStream(examples, layout, self.seed), layout.accumulation)
+            parts += [self._augmented(batch, rank) for batch in stream]
+        parts.sort(key=lambda batch: batch.micro_step)  # stable: micro-step by micro-step, in each rank by rank
+        x, y, index, _ = zip(*parts)
+        return Batch(torch.cat(x), None if y[0] is None else torch.cat(y), torch.cat(index))
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        training = self.trainer is not None and self.trainer.training
+        return self._augmented(batch, self._place[0]) if training else batch
+
+    def _augmented(self, batch: Batch, rank: int) -> Batch:
+        if type(self).augment is DataModule.augment:
+            return batch
+        if batch.micro_step is None:
+            raise ValueError("a batch of training must say its micro_step, which augmentation is seeded by")
+        rng = GeneratorSource(derive_seed(self.seed, "augment", batch.micro_step, rank), batch.x.device)
+        return batch._replace(x=self.augment(batch.x, rng))
 
     def train_dataloader(self) -> TrainingStream:
         self._drop_partial_step()
-        return TrainingStream(self.split("train"), self.layout, self.seed, self._micro_step)
+        return TrainingStream(self.training_examples(), self.layout, self.seed, self._micro_step)
 
     def val_dataloader(self) -> EvaluationLoader:
         return EvaluationLoader(self.split("val"), self.eval_batch_size, *self._place)

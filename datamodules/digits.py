@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from datamodules.base import DataModule, Examples
+from datamodules.stratify import stratified
 from lightning_gen.random_source import derive_seed
 
 SIZES = {"extractor": 447, "real": 600, "val": 150, "test": 600}
@@ -48,20 +48,3 @@ class Digits(DataModule):
         parts = dict(zip(SIZES, stratified(y, list(SIZES.values()), derive_seed("digits", self.split_seed))))
         parts["train"] = torch.cat([parts["extractor"], parts["real"]]).sort().values
         return {name: Examples(x[index], y[index]) for name, index in parts.items()}
-
-
-def stratified(y: Tensor, sizes: list[int], seed: int) -> list[Tensor]:
-    """Disjoint sets of indices of exactly these sizes, sorted, with the classes of `y` [N] in equal shares in each.
-
-    The members of each class, shuffled, are spread evenly over [0, 1); cut anywhere, that line has every class in its
-    share to within two examples (systematic sampling).
-    """
-    if sum(sizes) != len(y):
-        raise ValueError(f"{sizes} do not add up to the {len(y)} examples")
-    generator = torch.Generator().manual_seed(seed)
-    place = torch.empty(len(y), dtype=torch.float64)
-    for label in y.unique():
-        members = (y == label).nonzero().flatten()
-        offset = torch.rand((), generator=generator, dtype=torch.float64)
-        place[members] = (torch.randperm(len(members), generator=generator) + offset) / len(members)
-    return [part.sort().values for part in place.argsort(stable=True).split(sizes)]

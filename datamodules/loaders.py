@@ -24,12 +24,14 @@ from lightning_gen.random_source import derive_seed
 class Batch(NamedTuple):
     """Some examples of a split: `x` [B, *shape], `y` [B, ...] or None, `index` int64 [B], their positions in the split.
 
-    Evaluation noise is keyed by `index`.
+    Evaluation noise is keyed by `index`, the augmentation of training by `micro_step`: the batch's place in its rank's
+    stream, counted from the run's start. Evaluation has none.
     """
 
     x: Tensor
     y: Tensor | None
     index: Tensor
+    micro_step: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +50,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.x)
 
-    def take(self, index: Tensor) -> Batch:
+    def take(self, index: Tensor, micro_step: int | None = None) -> Batch:
         """The examples at `index` (int64 [B]), sliced as one batch."""
-        return Batch(self.x.index_select(0, index), None if self.y is None else self.y.index_select(0, index), index)
+        y = None if self.y is None else self.y.index_select(0, index)
+        return Batch(self.x.index_select(0, index), y, index, micro_step)
 
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell this content (values, shapes, types) from any other."""
@@ -154,7 +157,7 @@ class TrainingStream:
         for micro_step in itertools.count(self.start()):
             batch = micro_step // self.layout.accumulation
             first = batch * self.layout.batch_size + self.layout.first_row(micro_step)
-            yield self.examples.take(self._order.positions(first, first + self.layout.micro))
+            yield self.examples.take(self._order.positions(first, first + self.layout.micro), micro_step)
 
 
 class EvaluationLoader:

@@ -58,8 +58,8 @@ class SaveAt(Callback):
             trainer.should_stop = True
 
 
-def fit(data: DataModule, max_steps: int, path=None, callbacks=(), **kwargs) -> Recorder:
-    module = Recorder()
+def fit(data: DataModule, max_steps: int, path=None, callbacks=(), module=None, **kwargs) -> Recorder:
+    module = Recorder() if module is None else module
     options = dict(max_epochs=-1, max_steps=max_steps, accelerator="cpu", logger=False, enable_checkpointing=False)
     options |= dict(enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0)
     Trainer(**(options | kwargs), callbacks=list(callbacks)).fit(module, datamodule=data, ckpt_path=path)
@@ -167,3 +167,100 @@ def test_splits_are_loaded_once():
     data = Counted()
     assert data.split("train") is data.split("train")
     assert data.split("train").x is data.train_dataloader().examples.x
+
+
+# Augmentation
+
+
+class Augmented(Counted):
+    """Adds to each example a draw of its own."""
+
+    levels = None
+
+    def load(self) -> dict[str, Examples]:
+        return {name: Examples(part.x.float(), part.y) for name, part in super().load().items()}
+
+    def augment(self, x, rng):
+        return x + rng.uniform(x.shape)
+
+
+class Watcher(Recorder):
+    """Notes what training and validation see, and disturbs the global random state as any model does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: dict[int, list[float]] = {}
+
+    def training_step(self, batch, batch_idx):
+        assert type(batch.micro_step) is int
+        torch.rand(3)
+        self.inputs.setdefault(self.global_step, []).extend(batch.x.flatten().tolist())
+        return self.weight**2
+
+    def validation_step(self, batch, batch_idx):
+        assert torch.equal(batch.x, torch.as_tensor(batch.index).float().unsqueeze(1))
+        super().validation_step(batch, batch_idx)
+
+
+def augmented(micro=None, seed=11) -> Augmented:
+    data = Augmented(batch_size=8, micro_batch_size=micro)
+    data.seed = seed
+    return data
+
+
+@pytest.mark.parametrize("micro, accumulation", [(None, 1), (4, 2)])
+def test_a_resumed_run_sees_the_augmented_batches_it_would_have_seen(tmp_path, micro, accumulation):
+    def watch(max_steps, path=None, callbacks=()):
+        return fit(augmented(micro), max_steps, path, callbacks, module=Watcher()).inputs
+
+    path = tmp_path / "five.ckpt"
+    whole = watch(12)
+    torch.manual_seed(99)
+    assert watch(12, callbacks=[SaveAt(path, 5 * accumulation)]) == {k: whole[k] for k in range(5)}
+    assert watch(12, path) == {k: whole[k] for k in range(5, 12)}
+    added = [value % 1 for step in whole.values() for value in step]
+    assert len(set(added)) == len(added)  # fresh for every example of every micro-batch
+
+
+def test_validation_and_test_are_not_augmented():
+    module = fit(augmented(), 4, module=Watcher(), val_check_interval=2, check_val_every_n_epoch=None,
+                 limit_val_batches=1.0, num_sanity_val_steps=1)  # fmt: skip
+    assert len(module.validated) == 11 + 2 * 11
+    data = augmented()
+    assert torch.equal(next(iter(data.test_dataloader())).x.flatten(), torch.arange(7.0))
+
+
+def test_augmentation_is_of_the_seed_the_step_and_the_rank():
+    batch = next(iter(TrainingStream(augmented().split("train"), augmented().layout)))
+    x = [
+        augmented(seed=seed)._augmented(batch._replace(micro_step=step), rank).x
+        for seed, step, rank in ((1, 0, 0), (1, 0, 0), (2, 0, 0), (1, 1, 0), (1, 0, 1))
+    ]
+    assert torch.equal(x[0], x[1]) and all(not torch.equal(x[0], other) for other in x[2:])
+    with pytest.raises(ValueError, match="must say its micro_step"):
+        augmented()._augmented(batch._replace(micro_step=None), 0)
+
+
+@pytest.mark.parametrize("world_size, micro", [(1, None), (1, 2), (2, 2), (4, None)])
+def test_the_first_batch_is_what_the_ranks_see_together(world_size, micro):
+    together: dict[int, torch.Tensor] = {}
+    for rank in range(world_size):
+        data = augmented(micro)
+        data.trainer = type("Place", (), {"global_rank": rank, "world_size": world_size, "global_step": 0})
+        data.trainer.training = True
+        stream = TrainingStream(data.split("train"), data.layout, data.seed)
+        for micro_step, batch in enumerate(itertools.islice(stream, data.layout.accumulation)):
+            rows, _ = data.global_rows(micro_step)
+            seen = data.on_after_batch_transfer(batch, 0)
+            together |= {row: x for row, x in zip(rows.tolist(), seen.x)}
+        first = data.first_batch()
+    assert torch.equal(first.x, torch.stack([together[row] for row in range(8)]))
+    assert first.index.tolist() == batches(37, 8, 11, 1)[0]
+
+
+def test_what_does_not_augment_passes_untouched():
+    data = Counted(batch_size=8)
+    data.trainer = type("Place", (), {"global_rank": 0, "world_size": 1, "global_step": 0, "training": True})
+    batch = next(iter(TrainingStream(data.split("train"), data.layout)))
+    assert data.on_after_batch_transfer(batch, 0) is batch
+    assert data.training_examples() is data.split("train")

@@ -23,13 +23,14 @@ def instantiate(path: Path) -> DataModule:
 
 
 def test_importing_the_package_imports_no_torch():
-    code = "import sys, datamodules; sys.exit(any(m in sys.modules for m in ('torch', 'lightning', 'sklearn')))"
+    code = "import sys, datamodules; sys.exit(any(m in sys.modules for m in ('torch', 'lightning', 'sklearn', 'PIL')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_public_names_resolve_and_others_do_not():
     assert all(getattr(datamodules, name).__name__ == name for name in datamodules.__all__)
     assert set(datamodules.__all__) <= set(dir(datamodules))
+    assert {"MNIST", "FashionMNIST", "CIFAR10", "ImageFolder", "ImageData"} <= set(datamodules.__all__)
     with pytest.raises(AttributeError):
         _ = datamodules.NoSuchDataSet
 
@@ -48,3 +49,22 @@ def test_a_shipped_config_is_a_data_set(path):
             assert set(examples.y.tolist()) == set(range(data.num_classes))
     assert set(data.extractor) <= {"class_path", "init_args"}
     assert next(iter(data.train_dataloader())).x.shape[0] == data.batch_size
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem not in SMALL], ids=lambda p: p.stem)
+def test_a_config_of_images_is_built_without_its_data(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_GEN_DATA", str(tmp_path))
+    data = instantiate(path)
+    binary = path.stem == "mnist_binary"
+    assert data.levels == (2 if binary else 256) and (data.binarization is not None) == binary
+    assert data.shape == ((1, 28, 28) if "mnist" in path.stem else (3, 32, 32))
+    assert data.horizontal_flip == ("cifar" in path.stem)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_resolved_config_of_binary_images_builds_them_again():
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(DataModule, "data")
+    config = parser.parse_object({"data": str(ROOT / "configs" / "data" / "mnist_binary.yaml")})
+    again = parser.instantiate(parser.parse_string(parser.dump(config))).data
+    assert (again.levels, again.binarization.seed) == (2, 0)

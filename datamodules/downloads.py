@@ -1,0 +1,100 @@
+"""Image data sets that torchvision downloads and reads."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import io
+import socket
+import tarfile
+import zlib
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from datamodules.images import ImageData, Images
+from lightning_gen.errors import UserError
+
+TIMEOUT = 20.0
+"""Seconds without an answer after which a download is given up."""
+
+
+class DownloadedImages(ImageData):
+    """A data set of `torchvision.datasets` with a training and a test part, in torchvision's layout under the root.
+
+    Args:
+        download: fetch the files if they are not there.
+        kwargs: of `ImageData`.
+
+    Attributes:
+        home: folder of the data set's files, below the root.
+        files: their names.
+    """
+
+    home: str
+    files: tuple[str, ...]
+
+    def __init__(self, download: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.download = download
+        _ = self.num_classes  # known without the files: refuse unknown classes now
+
+    @abstractmethod
+    def reader(self) -> Any:
+        """The torchvision class; a method, so that torchvision is imported when files are read and not before."""
+
+    def parts(self) -> Sequence[str]:
+        return ("train", "test")
+
+    def fetch(self) -> None:
+        home, name = self.folder / self.home, type(self).__name__
+        if all((home / file).exists() for file in self.files):
+            return
+        mend = "name the folder that holds it by --data.init_args.root or LIGHTNING_GEN_DATA"
+        if not self.download:
+            raise UserError(f"there is no {name} in {home.absolute()}: {mend}, or leave download on.")
+        print(f"downloading {name} to {home.absolute()}")
+        try:
+            with _quiet_and_impatient():
+                self.reader()(str(self.folder), download=True)
+        except (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error) as error:
+            raise UserError(
+                f"there is no {name} in {home.absolute()}, and it cannot be downloaded ({_line(error)}): {mend}."
+            ) from error
+
+    def identity(self) -> Any:
+        stats = {file: (self.folder / self.home / file).stat() for file in self.files}
+        return [self.home, *([file, stat.st_size, stat.st_mtime_ns] for file, stat in stats.items())]
+
+    def read(self, part: str) -> Images:
+        try:
+            with _quiet_and_impatient():
+                data = self.reader()(str(self.folder), train=part == "train", download=self.download)
+        except (OSError, RuntimeError, ValueError, TypeError, LookupError, EOFError, AssertionError) as error:
+            home = (self.folder / self.home).absolute()
+            raise UserError(
+                f"the files of {type(self).__name__} in {home} are damaged or incomplete ({_line(error)}): "
+                "delete that folder, so that they are downloaded again."
+            ) from error
+        x = torch.as_tensor(data.data)
+        x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
+        return x, torch.as_tensor(data.targets).long()
+
+
+def _line(error: Exception) -> str:
+    """What an error says, in a line; its kind, where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet_and_impatient() -> Iterator[None]:
+    """torchvision prints each mirror it tries, and waits for ever for one that does not answer."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -1,0 +1,211 @@
+"""Folders of images, or a zip of them: a folder for each class, in train/, val/ and test/ if there are such."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from datamodules.images import ImageData, Images, square, to_array
+from lightning_gen.errors import UserError
+
+PARTS = ("train", "val", "test")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+
+TASK = 64
+"""Images a thread decodes at a time."""
+
+PATIENCE = 5.0
+"""Seconds between lines that say how far the decoding is."""
+
+
+class Files(ABC):
+    """The image files below a place.
+
+    Attributes:
+        path: of the place.
+        stamps: {name relative to the place, with slashes: primitives that change with the file's content}, sorted.
+    """
+
+    path: Path
+    stamps: dict[str, tuple[int, int]]
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The content of a file; called by many threads at once."""
+
+
+class Folder(Files):
+    """The images in a folder and those below it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        found = {}
+        for folder, _, names in os.walk(path, followlinks=True):
+            for file in (Path(folder, name) for name in names):
+                if _is_image(name := file.relative_to(path).as_posix()):
+                    stat = file.stat()
+                    found[name] = (stat.st_size, stat.st_mtime_ns)
+        self.stamps = dict(sorted(found.items()))
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+
+class Archive(Files):
+    """The images in a zip. A folder that holds all there is, as archives often have one, is not part of the names."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise UserError(f"{path} cannot be read as a zip ({error}): is it complete?") from error
+        self._lock = threading.Lock()  # threads that open files of one archive miscount its references
+        found = {info.filename: (info.file_size, info.CRC) for info in self._zip.infolist() if _is_image(info.filename)}
+        wrapper = os.path.commonpath(found) if found else ""
+        while wrapper and not all("/" in name[len(wrapper) + 1 :] for name in found):  # class folders stay
+            wrapper = os.path.dirname(wrapper)
+        self._prefix = f"{wrapper}/" if wrapper else ""
+        self.stamps = {name.removeprefix(self._prefix): found[name] for name in sorted(found)}
+
+    def read(self, name: str) -> bytes:
+        with self._lock:
+            return self._zip.read(self._prefix + name)
+
+
+class ImageFolder(ImageData):
+    """Images of any format and size, one folder a class, classes by name; images in no class folder have no labels.
+
+    Without val/, a tenth of the training images is cut off for it; without test/, another tenth.
+
+    Args:
+        path: of a folder or a zip; a relative one is looked for here, then below the root. In it are class folders, or
+            train/, val/ and test/ with class folders in them.
+        grey: read one channel, else three.
+        kwargs: of `ImageData`. Images of differing sizes need `resize`.
+    """
+
+    held_out = {"val": Fraction(1, 10), "test": Fraction(1, 10)}  # noqa: RUF012
+
+    def __init__(self, path: str, grey: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+        self.grey = grey
+
+    @cached_property
+    def native_shape(self) -> tuple[int, int, int]:
+        if self.resize is not None:
+            return (1 if self.grey else 3, self.resize, self.resize)
+        return tuple(self._decode(self._members["train"][0][0]).shape)
+
+    @property
+    def native_classes(self) -> int | None:
+        return len(self.class_names) or None
+
+    @cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the class folders, sorted: label k is the k-th; empty where there are none."""
+        names = {part: {name for _, name in members if name is not None} for part, members in self._members.items()}
+        for part in names:
+            if extra := sorted(names[part] - names["train"]):
+                raise UserError(f"{self._files.path}: {part}/ has a class {extra[0]!r} that train/ has not.")
+        return tuple(sorted(names["train"]))
+
+    @cached_property
+    def _files(self) -> Files:
+        places = list(dict.fromkeys((Path(self.path).expanduser(), self.folder / self.path)))
+        for place in places:
+            if place.exists():
+                return Folder(place) if place.is_dir() else Archive(place)
+        raise UserError(
+            f"there is no {' and no '.join(str(place.absolute()) for place in places)}: name the images by "
+            "--data.init_args.path, the folder above them by --data.init_args.root or LIGHTNING_GEN_DATA."
+        )
+
+    @cached_property
+    def _members(self) -> dict[str, list[tuple[str, str | None]]]:
+        """{part: [(file, name of its class)]}."""
+        split = {name: name.split("/") for name in self._files.stamps}
+        tops = {steps[0] for steps in split.values() if len(steps) > 1}
+        # a class may be called "train": then it holds images and no class folders, and has other classes beside it
+        divided = "train" in tops and (
+            tops <= set(PARTS) or any(steps[0] == "train" and len(steps) > 2 for steps in split.values())
+        )
+        members: dict[str, list[tuple[str, str | None]]] = {}
+        for name, steps in split.items():
+            part, below = (steps[0], steps[1:]) if divided else ("train", steps)
+            if part in PARTS:
+                members.setdefault(part, []).append((name, below[0] if len(below) > 1 else None))
+        if not members:
+            raise UserError(f"{self._files.path} holds no images ({', '.join(SUFFIXES)}).")
+        for part, found in members.items():  # beside class folders, a lone image is a stray one: an icon, a preview
+            if any(label is not None for _, label in found):
+                members[part] = [(name, label) for name, label in found if label is not None]
+        return {part: members[part] for part in PARTS if part in members}
+
+    def parts(self) -> Sequence[str]:
+        return tuple(self._members)
+
+    def identity(self) -> Any:
+        return [self.grey, list(self._files.stamps.items())]
+
+    def read(self, part: str) -> Images:
+        members = self._members[part]
+        size = self.native_shape
+        x = np.empty((len(members), *size), dtype=np.uint8)
+
+        def task(first: int) -> int:
+            for row, (name, _) in enumerate(members[first : first + TASK], first):
+                image = self._decode(name)
+                if image.shape != size:
+                    raise UserError(
+                        f"{self._files.path}: {name} has {image.shape[1]}x{image.shape[2]} pixels, others have "
+                        f"{size[1]}x{size[2]}: give --data.init_args.resize."
+                    )
+                x[row] = image
+            return min(first + TASK, len(members))
+
+        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+            said = time.monotonic()
+            for done in pool.map(task, range(0, len(members), TASK)):  # in order: the first file at fault is named
+                if time.monotonic() - said > PATIENCE:
+                    said = time.monotonic()
+                    print(f"{self._files.path.name}: {done} of {len(members)} images of {part} read", file=sys.stderr)
+        if not self.class_names:
+            return torch.from_numpy(x), None
+        number = {name: k for k, name in enumerate(self.class_names)}
+        return torch.from_numpy(x), torch.tensor([number[label] for _, label in members])
+
+    def _decode(self, name: str) -> np.ndarray:
+        """An image, uint8 [C, H, W], resized if it must be."""
+        try:
+            with Image.open(BytesIO(self._files.read(name))) as file:
+                image = file.convert("L" if self.grey else "RGB")
+        except (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error,
+                Image.DecompressionBombError) as error:  # fmt: skip
+            raise UserError(f"{self._files.path}: the image {name} cannot be read: remove or replace it.") from error
+        if self.resize is not None and image.size != (self.resize, self.resize):
+            image = square(image, self.resize)
+        return to_array(image)
+
+
+def _is_image(name: str) -> bool:
+    """Whether a name is that of an image, and no part of it hidden or what macOS leaves in archives."""
+    steps = name.split("/")
+    return name.lower().endswith(SUFFIXES) and not any(step.startswith(".") or step == "__MACOSX" for step in steps)

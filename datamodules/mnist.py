@@ -1,0 +1,60 @@
+"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): 60,000 + 10,000 greys of 28x28."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+from torch import Tensor
+
+from datamodules.downloads import DownloadedImages
+
+REAL = Fraction(2, 11)
+"""Share of the training images that the extractor is not fitted on."""
+
+
+class MNIST(DownloadedImages):
+    """Handwritten digits, uint8 [1, 28, 28]: train 55,000, val 5,000, test 10,000.
+
+    The training images are two disjoint splits as well. The shipped extractor is fitted on `extractor` (45,000) alone,
+    so that `real` (10,000) is as new to it as `test` is: the distance from `real` to `test` is the floor of a table.
+    The extractor belongs to split_seed 0; any other puts images that it was fitted on into `real`.
+    """
+
+    native_shape = (1, 28, 28)
+    native_classes = 10
+    held_out = {"val": Fraction(1, 12)}  # noqa: RUF012
+    home = "MNIST/raw"
+    files = (
+        "train-images-idx3-ubyte",
+        "train-labels-idx1-ubyte",
+        "t10k-images-idx3-ubyte",
+        "t10k-labels-idx1-ubyte",
+    )
+    extractor = {  # noqa: RUF012
+        "class_path": "lightning_gen.evaluation.extractors.ShippedClassifier",
+        "init_args": {"name": "mnist"},
+    }
+
+    def reader(self) -> Any:
+        from torchvision.datasets import MNIST
+
+        return MNIST
+
+    def cut(self, labels: dict[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+        splits = super().cut(labels)
+        part, train = splits["train"]
+        num = int(len(train) * REAL)
+        return splits | {"real": (part, train[:num]), "extractor": (part, train[num:])}
+
+
+class FashionMNIST(MNIST):
+    """Clothes, in MNIST's layout and splits. No extractor is shipped for them."""
+
+    home = "FashionMNIST/raw"
+    extractor = None
+
+    def reader(self) -> Any:
+        from torchvision.datasets import FashionMNIST
+
+        return FashionMNIST

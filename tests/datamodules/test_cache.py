@@ -1,0 +1,105 @@
+"""What is made once: mapped afterwards, whole or made again, and never in the way."""
+
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules.cache import cache_folder, cached
+
+
+class Maker:
+    """Makes two arrays and counts how often."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def __call__(self) -> dict[str, np.ndarray]:
+        self.calls += 1
+        return {"train.x": np.arange(6000, dtype=np.uint8).reshape(1000, 6), "train.y": np.arange(1000)}
+
+
+def same(a, b) -> bool:
+    return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and np.array_equal(a[k], b[k]) for k in a)
+
+
+def test_what_was_made_is_mapped_and_not_made_again(cache):
+    maker = Maker()
+    first, second = cached("data", [1], maker), cached("data", [1], maker)
+    assert maker.calls == 1
+    assert same(first, maker()) and same(first, second)
+    assert all(isinstance(array, np.memmap) for array in (*first.values(), *second.values()))
+    assert len(list(cache.iterdir())) == 1  # nothing partial is left
+
+
+def test_another_key_or_name_is_another_entry():
+    maker = Maker()
+    for name, key in (("a", [1]), ("a", [2]), ("b", [1]), ("a", {"k": 1}), ("a", {"k": None})):
+        cached(name, key, maker)
+    assert maker.calls == 5
+
+
+def test_a_mapped_array_becomes_a_tensor_in_silence_and_writing_to_it_reaches_no_file():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tensor = torch.from_numpy(cached("data", [1], Maker())["train.x"])
+        tensor.zero_()
+    assert same(cached("data", [1], Maker()), Maker()())
+
+
+def truncate(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("harm", [truncate, lambda file: os.truncate(file, 0), lambda file: file.unlink()])
+@pytest.mark.parametrize("name", ["train.x.npy", "train.y.npy", "arrays.json"])
+def test_an_entry_that_is_not_whole_is_made_again(cache, harm, name):
+    maker = Maker()
+    cached("data", [1], maker)
+    harm(next(cache.glob(f"*/{name}")))
+    assert same(cached("data", [1], maker), maker())
+    calls = maker.calls
+    cached("data", [1], maker)
+    assert (calls, maker.calls) == (3, 3)
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_written_leaves_the_arrays_in_memory(cache):
+    cache.write_text("a file stands where the folder should be")
+    maker = Maker()
+    with pytest.warns(UserWarning, match="cannot write .*LIGHTNING_GEN_CACHE names another folder"):
+        found = cached("data", [1], maker)
+    assert same(found, maker())
+    assert not any(isinstance(array, np.memmap) for array in found.values())
+
+
+def test_a_full_disk_leaves_nothing_half_written(cache, monkeypatch):
+    def full(file, array):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.warns(UserWarning, match="No space left on device"):
+        found = cached("data", [1], Maker())
+    assert same(found, Maker()()) and list(cache.iterdir()) == []
+
+
+def test_many_that_make_one_entry_at_once_all_have_it(cache):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(lambda _: cached("data", [1], Maker()), range(24)))
+    assert all(same(arrays, Maker()()) for arrays in found)
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_the_folder_follows_the_environment(cache, monkeypatch, tmp_path):
+    assert cache_folder() == cache
+    monkeypatch.delenv("LIGHTNING_GEN_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "lightning_gen"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "lightning_gen"

@@ -1,0 +1,216 @@
+"""Folders and zips of images: the same arrays from both, and a clear line for what cannot be one."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from datamodules.image_folder import ImageFolder
+from lightning_gen.errors import UserError
+
+NAMES = ("train", "val", "test")
+DATA = os.environ.get("LIGHTNING_GEN_DATA", "")
+needs_cifar = pytest.mark.skipif(not os.path.isfile(f"{DATA}/cifar10_jpeg.zip"), reason="LIGHTNING_GEN_DATA has no zip")
+
+
+def picture(seed: int, size=(6, 6), channels: int = 3) -> Image.Image:
+    shape = (size[1], size[0], channels)[: 2 if channels == 1 else 3]
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8))
+
+
+def write(folder: Path, *names: str, size=(6, 6)) -> Path:
+    """Images whose pixels depend on their place in `names`."""
+    for seed, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(seed, size).save(folder / name)
+    return folder
+
+
+def grid(part: str = "", num: int = 20) -> list[str]:
+    return [f"{part}{label}/{k}.png" for label in ("cat", "ant", "bee") for k in range(num)]
+
+
+def pack(folder: Path, wrapper: str = "") -> Path:
+    archive = folder.with_suffix(".zip")
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(folder.rglob("*"), reverse=True):
+            file.write(path, wrapper + path.relative_to(folder).as_posix())
+    return archive
+
+
+@pytest.mark.parametrize("wrapper", ["", "pictures/", "a/b/"])
+@pytest.mark.parametrize("parts", [[""], ["train/"], ["train/", "test/"], ["train/", "val/", "test/"]], ids=str)
+def test_a_zip_and_its_folder_are_equal(tmp_path, parts, wrapper):
+    folder = write(tmp_path / "images", *(name for part in parts for name in grid(part)))
+    one, other = ImageFolder(str(folder)), ImageFolder(str(pack(folder, wrapper)))
+    assert one.class_names == other.class_names == ("ant", "bee", "cat")
+    assert one.shape == other.shape == (3, 6, 6) and one.num_classes == other.num_classes == 3
+    for name in NAMES:
+        assert one.split(name).fingerprint() == other.split(name).fingerprint()
+    expected = {
+        ("",): (48, 6, 6),
+        ("train/",): (48, 6, 6),
+        ("train/", "test/"): (54, 6, 60),
+        ("train/", "val/", "test/"): (60, 60, 60),
+    }
+    assert tuple(len(one.split(name)) for name in NAMES) == expected[tuple(parts)]
+
+
+def test_images_have_their_pixels_and_the_label_of_their_folder(tmp_path):
+    folder = write(tmp_path / "images", *grid("train/"), *grid("test/", 2))
+    data = ImageFolder(str(folder))
+    found = {x.numpy().tobytes(): y for name in NAMES for x, y in zip(data.split(name).x, data.split(name).y.tolist())}
+    assert len(found) == 66
+    for path in folder.rglob("*.png"):
+        pixels = np.asarray(Image.open(path)).transpose(2, 0, 1).tobytes()
+        assert data.class_names[found[pixels]] == path.parent.name
+
+
+def test_what_is_no_image_of_the_set_is_passed_over(tmp_path):
+    folder = write(tmp_path / "images", *grid())
+    clean = ImageFolder(str(folder)).split("train").fingerprint()
+    (folder / "read me.txt").write_text("words")
+    (folder / "cat" / ".DS_Store").write_bytes(b"junk")
+    (folder / "cat" / "._0.png").write_bytes(b"junk")
+    (folder / "__MACOSX" / "cat").mkdir(parents=True)
+    (folder / "__MACOSX" / "cat" / "0.png").write_bytes(b"junk")
+    write(folder, ".hidden/0.png", "icon.png")
+    assert ImageFolder(str(folder)).class_names == ("ant", "bee", "cat")
+    assert ImageFolder(str(folder)).split("train").fingerprint() == clean
+    assert ImageFolder(str(pack(folder))).split("train").fingerprint() == clean
+
+
+def test_images_in_no_class_folder_have_no_labels(tmp_path):
+    data = ImageFolder(str(write(tmp_path / "faces", *(f"{k}.png" for k in range(30)))))
+    assert data.num_classes is None
+    assert [(len(data.split(name)), data.split(name).y) for name in NAMES] == [(24, None), (3, None), (3, None)]
+    assert data.first_batch().y is None if data.batch_size <= 24 else True
+    with pytest.raises(UserError, match="ImageFolder has no labels to choose classes"):
+        ImageFolder(str(tmp_path / "faces"), classes=[0]).split("train")
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    data = ImageFolder(str(write(tmp_path / "images", *(f"{c}/{k}.png" for c in ("train", "bus") for k in range(10)))))
+    assert data.class_names == ("bus", "train") and len(data.split("train")) == 16
+
+
+def test_colours_and_greys(tmp_path):
+    folder = tmp_path / "images"
+    for k, mode in enumerate(["RGB", "L", "RGBA", "P", "1", "LA"] * 5):
+        (folder / "a").mkdir(parents=True, exist_ok=True)
+        picture(k).convert(mode).save(folder / "a" / f"{k:02}.png")
+    assert ImageFolder(str(folder)).split("train").x.shape[1:] == (3, 6, 6)
+    grey = ImageFolder(str(folder), grey=True)
+    assert grey.shape == (1, 6, 6)
+    assert grey.split("train").x.shape == (24, 1, 6, 6)
+
+
+def test_any_sizes_become_one_by_resizing(tmp_path):
+    folder = write(tmp_path / "images", *grid())
+    write(folder, "cat/wide.png", size=(20, 8))
+    write(folder, "cat/high.png", size=(5, 31))
+    assert ImageFolder(str(folder), resize=4, pad=1).split("train").x.shape[1:] == (3, 6, 6)
+    plain = write(tmp_path / "plain", *grid())
+    exact, same = ImageFolder(str(plain)), ImageFolder(str(plain), resize=6)
+    assert exact.split("train").fingerprint() == same.split("train").fingerprint()
+
+
+def test_the_shape_is_known_without_reading_where_a_size_is_given(tmp_path):
+    assert ImageFolder(str(tmp_path / "nowhere"), resize=32).shape == (3, 32, 32)
+
+
+def test_a_relative_path_is_looked_for_here_then_below_the_root(tmp_path, monkeypatch):
+    folder = write(tmp_path / "root" / "images", *grid())
+    monkeypatch.setenv("LIGHTNING_GEN_DATA", str(folder.parent))
+    monkeypatch.chdir(tmp_path)
+    below = ImageFolder("images").split("train").fingerprint()
+    assert ImageFolder("root/images").split("train").fingerprint() == below
+    assert ImageFolder("images", root="root").split("train").fingerprint() == below
+
+
+# The cache
+
+
+def test_once_cached_no_image_is_decoded_and_a_changed_one_is(tmp_path, monkeypatch):
+    folder = write(tmp_path / "images", *grid())
+    archive = pack(folder)
+    before = {path: ImageFolder(str(path)).split("train").fingerprint() for path in (folder, archive)}
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFolder, "_decode", lambda *args: pytest.fail("decoded again"))
+        patch.setattr(ImageFolder, "native_shape", (3, 6, 6))
+        assert all(ImageFolder(str(path)).split("train").fingerprint() == before[path] for path in before)
+    for k in range(20):
+        picture(1000 + k).save(folder / "cat" / f"{k}.png")
+    archive.unlink()
+    pack(folder)
+    assert all(ImageFolder(str(path)).split("train").fingerprint() != before[path] for path in before)
+
+
+# Bad input
+
+
+def refusal(path, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        ImageFolder(str(path), **options).split("train")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_images_of_differing_sizes_name_the_first_at_fault(tmp_path):
+    folder = write(tmp_path / "images", *grid(num=200))
+    for name in ("bee/150.png", "bee/77.png", "cat/3.png"):
+        picture(1, (7, 6)).save(folder / name)
+    message = refusal(folder)
+    assert message == f"{folder}: bee/150.png has 6x7 pixels, others have 6x6: give --data.init_args.resize."
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("harm", [lambda content: content[:100], lambda content: b"", lambda content: b"GIF" + content])
+def test_an_image_that_cannot_be_read_is_named(tmp_path, kind, harm):
+    folder = write(tmp_path / "images", *grid())
+    file = folder / "bee" / "7.png"
+    file.write_bytes(harm(file.read_bytes()))
+    path = folder if kind == "folder" else pack(folder)
+    assert refusal(path) == f"{path}: the image bee/7.png cannot be read: remove or replace it."
+
+
+def test_a_zip_with_a_damaged_member_names_it(tmp_path):
+    archive = pack(write(tmp_path / "images", *grid()))
+    with zipfile.ZipFile(archive) as file:
+        info = file.getinfo("bee/7.png")
+    content = bytearray(archive.read_bytes())
+    content[info.header_offset + 60] ^= 255
+    archive.write_bytes(content)
+    assert "bee/7.png cannot be read" in refusal(archive)
+
+
+def test_what_is_no_set_of_images_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_GEN_DATA", str(tmp_path / "root"))
+    monkeypatch.chdir(tmp_path)
+    assert refusal("nowhere") == (
+        f"there is no {tmp_path}/nowhere and no {tmp_path}/root/nowhere: name the images by --data.init_args.path, "
+        "the folder above them by --data.init_args.root or LIGHTNING_GEN_DATA."
+    )
+    (tmp_path / "empty" / "cat").mkdir(parents=True)
+    assert refusal("empty").startswith("empty holds no images (.jpg, ")
+    (tmp_path / "half.zip").write_bytes(pack(write(tmp_path / "images", *grid())).read_bytes()[:2000])
+    assert refusal("half.zip").startswith("half.zip cannot be read as a zip")
+
+
+def test_a_class_that_training_lacks_is_refused(tmp_path):
+    folder = write(tmp_path / "images", *grid("train/"), "test/dog/0.png")
+    assert refusal(folder) == f"{folder}: test/ has a class 'dog' that train/ has not."
+
+
+@needs_cifar
+def test_the_real_zip_is_listed_quickly_and_has_its_classes():
+    data = ImageFolder("cifar10_jpeg.zip", resize=32)
+    assert data.class_names == tuple(
+        ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    )
+    assert [len(data._members[part]) for part in data.parts()] == [50_000, 10_000]
+    assert torch.from_numpy(data._decode("train/airplane/0000.jpg").copy()).shape == (3, 32, 32)
