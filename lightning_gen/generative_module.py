@@ -18,7 +18,7 @@ from lightning_gen.divergence import LossWatch
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.means import MeanOverExamples
-from lightning_gen.random_source import GeneratorSource, IndexedSource, RandomSource, derive_seed
+from lightning_gen.random_source import GeneratorSource, IndexedSource, RandomSource, derive_seed, seed_global_state
 
 CHECKPOINT_KEY = "lightning_gen"
 """Where a checkpoint holds the recipe (resolved model and data config, as primitives) and the weight averages."""
@@ -271,7 +271,7 @@ class GenerativeModule(LightningModule, ABC):
         # By this count Lightning decides on which steps it logs what callbacks give it; after a resume it can be one ahead.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         micro = batch_idx % trainer.accumulate_grad_batches
-        torch.manual_seed(derive_seed(self.seed, "step", trainer.global_step, micro, self.global_rank))
+        seed_global_state(derive_seed(self.seed, "step", trainer.global_step, micro, self.global_rank), self.device)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         trainer = self.trainer

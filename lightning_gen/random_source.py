@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,6 +21,17 @@ def derive_seed(*keys: int | str) -> int:
     """A 63-bit seed that depends on every key and on their order (BLAKE2b of their text)."""
     text = "\x1f".join(f"{type(key).__name__}:{key}" for key in keys)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
+
+
+def seed_global_state(seed: int, device: torch.device) -> None:
+    """Seeds torch's global generators of the CPU and of `device`, for what draws from them in training (dropout).
+
+    `torch.manual_seed` seeds every kind of device; for one that is not in use yet it formats the call stack, which takes
+    longer than a small network's step.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
 
 
 class RandomSource(ABC):
@@ -48,7 +60,11 @@ class GeneratorSource(RandomSource):
     def __init__(self, seed: int | None = None, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
         self._seed = seed
-        self._generator = None if seed is None else torch.Generator(self.device).manual_seed(derive_seed(seed))
+
+    @cached_property
+    def _generator(self) -> torch.Generator | None:
+        # made at the first draw: a training step has sources from which it may draw nothing
+        return None if self._seed is None else torch.Generator(self.device).manual_seed(derive_seed(self._seed))
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.randn(*shape, generator=self._generator, device=self.device, dtype=dtype)

@@ -75,6 +75,7 @@ class EMA(Callback):
             self.profile.decay(decay, 1)  # refused here, not after the first step
         self.updates = 0
         self._shadows: dict[str, dict[str, Tensor]] = {}
+        self._trained: list[Tensor] = []  # the parameters, in the shadows' order: walking the module takes long
         self._raw: dict[str, Tensor] | None = None  # the parameters' own values while a scope is open
         self._open: str | None = None
         self._stage = None
@@ -99,6 +100,7 @@ class EMA(Callback):
     def _prepare(self, module: GenerativeModule) -> None:
         """A shadow for each decay on the parameters' device; one that no checkpoint brought starts at their values."""
         parameters = self._parameters(module)
+        self._trained = [p for p in module.parameters() if p.requires_grad]
         for decay in self.decays:
             shadow = self._shadows.get(str(decay), parameters)
             self._shadows[str(decay)] = {
@@ -111,11 +113,11 @@ class EMA(Callback):
             return
         self._last_step = trainer.global_step
         self.updates += 1
-        parameters = self._parameters(pl_module)
-        for decay in self.decays:
-            shadow, weight = self._shadows[str(decay)], 1 - self.profile.decay(decay, self.updates)
-            current = [p.float() if p.dtype != torch.float32 else p for p in parameters.values()]
-            torch._foreach_lerp_(list(shadow.values()), current, weight)
+        with torch.no_grad():
+            current = [p.float() for p in self._trained]
+            for decay in self.decays:
+                weight = 1 - self.profile.decay(decay, self.updates)
+                torch._foreach_lerp_(list(self._shadows[str(decay)].values()), current, weight)
 
     # ---- using ----------------------------------------------------------------------------------------------------
 
