@@ -1,10 +1,15 @@
 """A tiny model of tiny data and a quick Trainer, so that laws of training are checked in milliseconds."""
 
+import atexit
 import logging
 import os
+import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
+os.environ["LIGHTNING_GEN_CACHE"] = tempfile.mkdtemp(prefix="lightning_gen-")  # not the user's own
+atexit.register(shutil.rmtree, os.environ["LIGHTNING_GEN_CACHE"], ignore_errors=True)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the layers are small: a second thread makes them slower
 
 import pytest
