@@ -39,6 +39,7 @@ def test_every_experiment_builds_its_model(file):
     """At its full size, from the data's shape alone: no data are read, none need be there."""
     from lightning.pytorch import LightningDataModule
 
+    import lightning_gen.diffusion.module  # noqa: F401  configs name classes without their modules
     from lightning_gen.generative_module import GenerativeModule
     from lightning_gen.specs import build
 
