@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
+
+from lightning_gen.processes import die_with_parent
 
 NAME = "benchmark"
 """Of the evaluation files in a cell's run directory."""
@@ -65,18 +64,10 @@ def _text(path: Path) -> str | None:
     return path.read_text() if path.exists() else None
 
 
-def _die_with_parent() -> None:
-    """Ends this process when the benchmark's own is killed: an orphan would train on beside its successor."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-
 @contextmanager
 def worker(log: Path) -> Iterator[None]:
     """The life of a worker process: it dies with the benchmark, speaks to `log`, and ends with status 1 if it fails."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    die_with_parent()  # an orphan would train on beside its successor
     log.parent.mkdir(parents=True, exist_ok=True)
     stream = open(log, "a", buffering=1)  # noqa: SIM115  open until the process ends
     for descriptor in (1, 2):
@@ -119,7 +110,7 @@ def device_of(run: Path) -> Any:
     """Where a run's config has it computed: `accelerator: cpu` is measured on the CPU too."""
     import yaml
 
-    from lightning_gen.evaluation.evaluate import pick_device
+    from lightning_gen.evaluation.ranks import pick_device
 
     accelerator = yaml.safe_load((run / "config.yaml").read_text())["trainer"]["accelerator"]
     return pick_device("cpu" if accelerator == "cpu" else "auto")

@@ -126,6 +126,7 @@ def sheets(rows: list[Row], plan: Plan) -> Figure:
             axes, file = grid[down.index(i), across.index(j)], row.folder / "benchmark.png"
         if file.exists():
             axes.imshow(images.imread(file), cmap="gray")
-        axes.set_title(f"{row.name}  {row.metric('fd'):.3g}", fontsize=9)
+        fd = row.metric("fd")
+        axes.set_title(row.name if math.isnan(fd) else f"{row.name}  {fd:.3g}", fontsize=9)
     figure.tight_layout()
     return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,10 @@ from lightning_gen.benchmark.cell import Job, run_job
 from lightning_gen.benchmark.display import Display
 from lightning_gen.benchmark.grid import Plan
 from lightning_gen.errors import UserError
+from lightning_gen.processes import context
 from lightning_gen.run_directory import write_atomically
+
+_PRELOAD = "lightning_gen.benchmark.preload"
 
 
 def jobs_of(plan: Plan, out: Path) -> dict[str, Job]:
@@ -29,22 +31,13 @@ def jobs_of(plan: Plan, out: Path) -> dict[str, Job]:
     }
 
 
-def _context() -> Any:
-    """How worker processes start: from a fork server that has imported everything, where the system has one."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightning_gen.benchmark.preload"])
-    return context
-
-
 def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
     """Runs the jobs that are not done, `workers` at a time; returns the names of those that failed.
 
     Each runs in a process forked from one that has imported everything and computed nothing: a cell starts in
     milliseconds, shares the libraries' memory with the others, and takes no other with it when it dies.
     """
-    context = _context()
+    starter = context(_PRELOAD)
     waiting = [name for name, job in jobs.items() if not job.done()]
     running: dict[str, Any] = {}
     failed: list[str] = []
@@ -52,7 +45,7 @@ def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
         while waiting or running:
             while waiting and len(running) < workers:
                 name = waiting.pop(0)
-                running[name] = context.Process(target=run_job, args=(jobs[name],), name=name)
+                running[name] = starter.Process(target=run_job, args=(jobs[name],), name=name)
                 running[name].start()
                 display.started(name)
             time.sleep(0.2)
@@ -122,7 +115,7 @@ def _finish(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Any:
     if done:
         from lightning_gen.benchmark.baselines import measure_baselines
 
-        process = _context().Process(target=measure_baselines, args=(plan, folder, next(iter(done.values()))))
+        process = context(_PRELOAD).Process(target=measure_baselines, args=(plan, folder, next(iter(done.values()))))
         process.start()
         process.join()
         if process.exitcode:

@@ -42,7 +42,7 @@ class Row:
 
 
 def collect(plan: Plan, folder: Path, done: dict[str, Job]) -> list[Row]:
-    """Rows of the cells by rising FD, then of the baselines.
+    """Rows of the cells by rising FD (bits/dim where there is none), then of the baselines.
 
     Raises:
         UserError: if cells were measured differently; names the setting.
@@ -75,7 +75,13 @@ def collect(plan: Plan, folder: Path, done: dict[str, Job]) -> list[Row]:
         if file.exists():
             content = json.loads(file.read_text())
             baselines.append(Row(name, {}, content["metrics"], content["settings"], math.nan, file.parent))
-    return sorted(cells, key=lambda row: row.metric("fd")) + baselines
+    return sorted(cells, key=_place) + baselines
+
+
+def _place(row: Row) -> tuple[float, float]:
+    """By FD; by bits/dim where the data have no extractor."""
+    fd, bits = row.metric("fd"), row.metric("bits_per_dim")
+    return math.inf if math.isnan(fd) else fd, math.inf if math.isnan(bits) else bits
 
 
 def columns(rows: list[Row], plan: Plan) -> list[tuple[str, Any]]:
@@ -90,7 +96,7 @@ def columns(rows: list[Row], plan: Plan) -> list[tuple[str, Any]]:
         ("bits_per_dim_se", lambda row: row.metric("bits_per_dim_se")),
         ("likelihood_kind", lambda row: row.settings.get("likelihood_kind") or ""),
         ("images_per_s", lambda row: row.images_per_s),
-        ("num_samples", lambda row: row.settings["num_samples"]),
+        ("num_samples", lambda row: row.settings["num_samples"] or ""),
         ("nfe", lambda row: row.settings.get("nfe") or ""),
         ("weights", lambda row: row.settings.get("weights", "")),
     ]
@@ -107,7 +113,7 @@ def write(rows: list[Row], plan: Plan, folder: Path) -> None:
 def _shown(rows: list[Row], plan: Plan) -> tuple[list[str], list[list[str]]]:
     """Headers and text of the columns that people compare."""
     extractor = rows[0].settings["extractor"] if rows else "?"
-    headers = ["rank", *plan.axes, f"FD[{extractor}]", "bits/dim", "images/s", "N"]
+    headers = ["rank", *plan.axes, f"FD[{extractor}]" if extractor else "FD", "bits/dim", "images/s", "N"]
     lines = []
     for rank, row in enumerate(rows, 1):
         names = [row.values.get(axis, "") for axis in plan.axes]
@@ -119,10 +125,10 @@ def _shown(rows: list[Row], plan: Plan) -> tuple[list[str], list[list[str]]]:
             [
                 "" if row.baseline else str(rank),
                 *names,
-                f"{row.metric('fd'):.3f}",
+                "" if math.isnan(row.metric("fd")) else f"{row.metric('fd'):.3f}",
                 "" if math.isnan(bits) else f"{bits:.3f} ± {row.metric('bits_per_dim_se'):.3f} ({kind})",
                 "" if math.isnan(row.images_per_s) else f"{row.images_per_s:.0f}",
-                str(row.settings["num_samples"]),
+                str(row.settings["num_samples"] or ""),
             ]
         )
     return headers, lines
@@ -142,10 +148,15 @@ def explanation(rows: list[Row]) -> str:
     """One paragraph that says what the numbers are."""
     s = rows[0].settings
     floor = next((row.settings["source"] for row in rows if row.name == FLOOR), None)
-    return (
+    split = f"{s['data']}'s {s['reference']} split ({s['reference_fingerprint']})"
+    distance = (
         f"FD: Frechet distance in the features of `{s['extractor']}` ({s['extractor_digest']}) to {s['reference_count']} "
-        f"examples of {s['data']}'s {s['reference']} split ({s['reference_fingerprint']}); its bias falls as 1/N, so only "
-        f"equal N compare. bits/dim over all {s['reference_count']} examples of that split with {s['draws']} noise draws "
+        f"examples of {split}; its bias falls as 1/N, so only equal N compare."
+        if s["extractor"]
+        else f"No feature extractor was named for {split}: there is no FD, and bits/dim rank."
+    )
+    return (
+        f"{distance} bits/dim over all {s['reference_count']} examples of that split with {s['draws']} noise draws "
         f"each, ± its standard error over examples; noise is shared by all rows (seed {s['seed']}). images/s is the "
         f"median training speed. Rows without a rank are baselines: floor is {floor}, ceiling is noise; the others are "
         f"closed forms fitted to the training set. Version {s['version']}, torch {s['torch']}, commit {s['commit']}."
@@ -158,7 +169,8 @@ def print_table(rows: list[Row], plan: Plan) -> None:
     from rich.table import Table
 
     headers, lines = _shown(rows, plan)
-    table = Table(title=f"{plan.name}: ranked by FD, lower is better")
+    ranked = "FD" if rows and rows[0].settings["extractor"] else "bits/dim"
+    table = Table(title=f"{plan.name}: ranked by {ranked}, lower is better")
     for header in headers:
         table.add_column(header, justify="right" if header in ("rank", "images/s", "N") or "FD" in header else "left")
     for row, line in zip(rows, lines):

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -18,11 +18,12 @@ import torch
 from torch import Tensor
 
 from lightning_gen import loading
-from lightning_gen.errors import UserError
-from lightning_gen.evaluation import measure
+from lightning_gen.errors import NoLikelihood, UserError
+from lightning_gen.evaluation import measure, ranks
 from lightning_gen.evaluation.extractors import Extractor
-from lightning_gen.evaluation.frechet import Reference, frechet_distance
+from lightning_gen.evaluation.frechet import FeatureStatistics, Reference, frechet_distance
 from lightning_gen.evaluation.protocol import Protocol
+from lightning_gen.evaluation.ranks import ALONE, Ranks
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.run_directory import write_atomically, write_csv
@@ -59,18 +60,29 @@ class Measured:
 
 
 class Judge:
-    """Measures any number of models on one data set under one protocol; reference and extractor are made once."""
+    """Measures any number of models on one data set under one protocol; reference and extractor are made once.
 
-    def __init__(self, data: Any, protocol: Protocol, device: torch.device | str = "cpu") -> None:
-        self.data, self.device = data, device
+    Among several ranks each measures its share, and all come to the same result. Where neither the protocol nor the data
+    set names an extractor there is no distance, and the likelihood is all there is.
+    """
+
+    def __init__(self, data: Any, protocol: Protocol, device: torch.device | str = "cpu", ranks: Ranks = ALONE) -> None:
+        self.data, self.device, self.ranks = data, device, ranks
+        if ranks.size > 1:  # one process of each machine downloads and fills the cache, for the others to map
+            if ranks.local_rank == 0:
+                data.prepare_data()
+            ranks.exchange()
         spec = protocol.extractor or data.extractor
-        if spec is None:
-            raise UserError(f"{type(data).__name__} names no extractor: give one, as --extractor")
-        self.extractor: Extractor = build(spec, Extractor).to(device)
+        if spec is None and not protocol.draws:
+            raise UserError(f"nothing to measure: give {type(data).__name__} an --extractor, or --draws of at least 1")
+        self.extractor: Extractor | None = None if spec is None else build(spec, Extractor).to(device)
         self.split = self._split(protocol.reference)
         self.protocol = replace(protocol, num_samples=protocol.num_samples or len(self.split))
-        batches = (self.split.x[i] for i in torch.arange(len(self.split)).split(protocol.batch_size))
-        self.reference = Reference.from_moments(measure.moments(batches, data.levels, self.extractor))
+        self.reference: Reference | None = None
+        sums = self._statistics(self._share_of(self.split.x))
+        if sums is not None:
+            ranks.exchange()
+            self.reference = Reference.from_moments(sums.compute().to("cpu"))
 
     def _split(self, name: str) -> Any:
         try:
@@ -78,12 +90,43 @@ class Judge:
         except KeyError as error:
             raise UserError(f"{type(self.data).__name__} has no split {name!r}") from error
 
+    def _share_of(self, x: Tensor) -> Iterator[Tensor]:
+        share = self.ranks.share(len(x))
+        return (x[i : min(i + self.protocol.batch_size, share.stop)] for i in share[:: self.protocol.batch_size])
+
+    def _statistics(self, batches: Iterator[Tensor]) -> FeatureStatistics | None:
+        """This rank's sums of the features; None without an extractor, the batches gone through all the same."""
+        if self.extractor is None:
+            for _ in batches:
+                pass
+            return None
+        return measure.statistics(
+            batches, self.data.levels, self.extractor, device=self.device, among_ranks=self.ranks.size > 1
+        )
+
+    def _distance(self, sums: FeatureStatistics | None) -> dict[str, float]:
+        """{"fd": of all ranks' sums to the reference}, or nothing. The ranks must have met."""
+        if sums is None or self.reference is None:
+            return {}
+        return {"fd": frechet_distance(sums.compute().to("cpu"), self.reference)}
+
+    @property
+    def num_drawn(self) -> int:
+        """Samples drawn of each model: without a distance only those that are kept for the picture."""
+        return self.protocol.num_samples if self.extractor else min(SHEET, self.protocol.num_samples)
+
+    def work(self) -> int:
+        """Samples and examples that make up this rank's share in the measurement of a model."""
+        return len(self.ranks.share(self.num_drawn)) + len(
+            self.ranks.share(len(self.split) * (self.protocol.draws > 0))
+        )
+
     def settings(self) -> dict[str, Any]:
-        """What holds for every model judged here."""
+        """What holds for every model judged here, on any number of ranks."""
         return {
-            "num_samples": self.protocol.num_samples,
-            "extractor": self.extractor.name,
-            "extractor_digest": self.extractor.digest,
+            "num_samples": self.protocol.num_samples if self.extractor else None,
+            "extractor": self.extractor.name if self.extractor else None,
+            "extractor_digest": self.extractor.digest if self.extractor else None,
             "data": type(self.data).__name__,
             "reference": self.protocol.reference,
             "reference_count": len(self.split),
@@ -95,57 +138,65 @@ class Judge:
             **provenance(),
         }
 
-    def distance(self, batches: Iterator[Tensor]) -> float:
-        """Frechet distance of these data to the reference."""
-        return frechet_distance(measure.moments(batches, self.data.levels, self.extractor), self.reference)
-
     def of_data(self, x: Tensor, label: str) -> Measured:
         """A set of data as if a model had made it: floor and ceiling rows."""
-        fd = self.distance(iter(x.split(self.protocol.batch_size)))
-        settings = {**self.settings(), "num_samples": len(x), "source": label, "draws": 0}
-        return Measured({"fd": fd}, settings, x[:SHEET])
+        sums = self._statistics(self._share_of(x))
+        self.ranks.exchange()
+        settings = self.settings()
+        settings |= {"num_samples": len(x) if self.extractor else None, "source": label, "draws": 0}
+        return Measured(self._distance(sums), settings, x[:SHEET])
 
     def of_model(self, module: GenerativeModule, advance: measure.Advance = int) -> Measured:
-        """The model's Frechet distance and likelihood."""
-        protocol = self.protocol
+        """The model's Frechet distance and likelihood, as far as there are such.
+
+        Raises:
+            UserError: there is neither.
+        """
+        protocol, ranks = self.protocol, self.ranks
         sampler = overridden(getattr(module, "sampler", None), protocol.sampler)
+        estimator = overridden(getattr(module, "bound", None), protocol.estimator) if protocol.draws else None
+        share = ranks.share(self.num_drawn)
         kept: list[Tensor] = []
 
         def keep(batches: Iterator[Tensor]) -> Iterator[Tensor]:
             for batch in batches:
-                if sum(map(len, kept)) < SHEET:
+                if share.start + sum(map(len, kept)) < SHEET:
                     kept.append(batch.cpu())
                 yield batch
 
         module.to(self.device).eval()
-        drawn = measure.samples(
-            module, protocol.num_samples, protocol.batch_size, protocol.seed, sampler=sampler, advance=advance
-        )
-        metrics = {"fd": self.distance(keep(drawn))}
+        how = {"batch_size": protocol.batch_size, "seed": protocol.seed, "advance": ranks.watching(advance)}
+        sums = self._statistics(keep(measure.samples(module, share, **how, sampler=sampler)))
+        parts: list[Likelihood] | None = None
+        if protocol.draws:
+            examples = ranks.share(len(self.split))
+            with suppress(NoLikelihood):
+                parts = measure.likelihood(
+                    module, self.split, examples, **how, draws=protocol.draws, estimator=estimator
+                )
+        shares = ranks.exchange((kept, parts))
+        sheet = torch.cat([batch for batches, _ in shares for batch in batches])[:SHEET]
+        likelihood = None
+        if all(parts is not None for _, parts in shares):
+            likelihood = measure.concatenated([part for _, parts in shares for part in parts])
+        metrics = self._distance(sums)
+        if likelihood is not None:
+            metrics.update(measure.likelihood_metrics(likelihood))
+        if not metrics:
+            raise UserError(
+                f"nothing to measure: {type(module).__name__} has no likelihood, and no extractor is named for "
+                f"{type(self.data).__name__} (give --extractor)"
+            )
         settings = {
             **self.settings(),
             "sampler": describe(sampler),
             "nfe": getattr(sampler, "nfe", None),
             "weights": module.weights,
-            "likelihood_kind": None,
+            "likelihood_kind": likelihood.kind if likelihood is not None else None,
         }
-        likelihood = None
         if protocol.draws:
-            estimator = overridden(getattr(module, "bound", None), protocol.estimator)
-            likelihood = measure.likelihood(
-                module,
-                self.split,
-                protocol.batch_size,
-                protocol.seed,
-                protocol.draws,
-                estimator=estimator,
-                advance=advance,
-            )
             settings["estimator"] = describe(estimator)
-        if likelihood is not None:
-            metrics.update(measure.likelihood_metrics(likelihood))
-            settings["likelihood_kind"] = likelihood.kind
-        return Measured(metrics, settings, torch.cat(kept)[:SHEET], likelihood)
+        return Measured(metrics, settings, sheet, likelihood)
 
 
 @functools.cache
@@ -166,22 +217,10 @@ def provenance() -> dict[str, Any]:
     return {"version": __version__, **versions, "python": platform.python_version(), "commit": commit}
 
 
-def pick_device(name: str) -> torch.device:
-    """`auto` is the first GPU, or the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"there is no device {name!r} here ({str(error).splitlines()[0]})") from error
-    return device
-
-
 @contextmanager
-def progress(label: str, total: int) -> Iterator[measure.Advance]:
-    """A bar on a terminal, silence elsewhere."""
-    if not sys.stdout.isatty():
+def progress(label: str, total: int, ranks: Ranks = ALONE) -> Iterator[measure.Advance]:
+    """A bar on a terminal, silence elsewhere. Of several ranks the first shows how far its own share is."""
+    if not (sys.stdout.isatty() and ranks.first):
         yield int
         return
     from rich.progress import Progress
@@ -201,10 +240,12 @@ def evaluate(
     seed: int = 0,
     batch_size: int = 256,
     device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
     extractor: dict[str, Any] | None = None,
     sampler: dict[str, Any] | None = None,
     estimator: dict[str, Any] | None = None,
-) -> Path:
+) -> Path | None:
     """FD and likelihood of a run or a bare checkpoint, as RUN/evaluation/NAME.json.
 
     Args:
@@ -215,22 +256,33 @@ def evaluate(
         reference: the split that is measured against.
         draws: noise draws per example of the likelihood; 0 for no likelihood.
         seed: of all noise.
-        batch_size: examples at a time.
+        batch_size: examples at a time, on each device.
         device: "auto", "cpu", "cuda", ...
+        devices: processes on each machine, one a device; no result depends on it.
+        num_nodes: machines; for more than one start the command with torchrun or srun.
         extractor: {"class_path", "init_args"} of the feature space; the data set's own by default.
         sampler: replaces fields of the model's sampler, such as {"init_args": {"steps": 20}}.
         estimator: the same for the likelihood.
     """
     protocol = Protocol(num_samples, reference, extractor, sampler, estimator, draws, batch_size, seed)
+    given = {"run": run, "protocol": protocol, "name": name, "weights": weights}
+    return ranks.run(_evaluate, given, device, devices, num_nodes)
+
+
+def _evaluate(among: Ranks, device: torch.device, run: str, protocol: Protocol, name: str, weights: str) -> Path | None:
     checkpoint = loading.read_checkpoint(run)
     module = loading.from_checkpoint(checkpoint, weights, name=run)
-    judge = Judge(loading.load_data(checkpoint), protocol, pick_device(device))
-    total = judge.protocol.num_samples + (len(judge.split) if draws else 0)
-    with progress("evaluating", total) as advance:
+    judge = Judge(loading.load_data(checkpoint), protocol, device, among)
+    with progress("evaluating", judge.work(), among) as advance:
         measured = judge.of_model(module, advance)
+    if not among.first:
+        return None
     measured.settings["step"] = int(checkpoint["global_step"])
     path = measured.write(loading.folder_of(run) / "evaluation", name, module.levels)
-    label = f"FD[{judge.extractor.name}]"
+    if judge.extractor is None:
+        data = type(judge.data).__name__
+        print(f"no feature extractor for {data}: FD is left out (give --extractor)")
+    label = f"FD[{measured.settings['extractor']}]"
     shown = {label if k == "fd" else k: v for k, v in measured.metrics.items() if not k.endswith("_se")}
     print("  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
     return path

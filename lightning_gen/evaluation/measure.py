@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_gen.errors import NoLikelihood
 from lightning_gen.evaluation.extractors import Extractor
-from lightning_gen.evaluation.frechet import FeatureStatistics, Moments
+from lightning_gen.evaluation.frechet import FeatureStatistics
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.random_source import IndexedSource
@@ -22,56 +21,85 @@ Advance = Callable[[int], Any]
 
 def samples(
     module: GenerativeModule,
-    num: int,
+    indices: range,
     batch_size: int,
     seed: int,
     *,
     sampler: Any | None = None,
     advance: Advance = int,
 ) -> Iterator[Tensor]:
-    """Batches of samples 0..num-1. Sample i depends on (seed, i) alone, not on `batch_size`."""
-    for start in range(0, num, batch_size):
-        indices = range(start, min(start + batch_size, num))
-        rng = IndexedSource(seed, indices, module.device)
+    """Batches of the samples of these indices. Sample i depends on (seed, i) alone, not on `batch_size`."""
+    for part in _parts(indices, batch_size):
+        rng = IndexedSource(seed, part, module.device)
         with torch.no_grad():
-            drawn = module.sample(len(indices), sampler=sampler, rng=rng)
+            drawn = module.sample(len(part), sampler=sampler, rng=rng)
         yield drawn
-        advance(len(indices))
+        advance(len(part))
 
 
-def moments(batches: Iterator[Tensor], levels: int | None, extractor: Extractor) -> Moments:
-    """Mean and covariance of the features of all batches."""
-    statistics = FeatureStatistics(extractor.num_features)
+def _parts(indices: range, size: int) -> Iterator[range]:
+    return (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+def statistics(
+    batches: Iterable[Tensor],
+    levels: int | None,
+    extractor: Extractor,
+    *,
+    device: torch.device | str = "cpu",
+    among_ranks: bool = False,
+) -> FeatureStatistics:
+    """Sums over the features of all batches, of none too; no rank waits for another before `compute`.
+
+    Args:
+        batches: in the data's own domain.
+        levels: of the data.
+        extractor: of the features.
+        device: of the model. Sums stay on a GPU, where NCCL reduces them; elsewhere they are taken on the CPU, in float64.
+        among_ranks: whether `compute` is over the batches of all ranks of the process group, or over these alone.
+    """
+    sums = FeatureStatistics(extractor.num_features, sync_on_compute=among_ranks)
+    sums.to(device if torch.device(device).type == "cuda" else "cpu")
+    sums.update(torch.empty(0, extractor.num_features))  # torchmetrics warns of a rank that has seen no batch
     for batch in batches:
-        statistics.update(extractor(batch, levels).cpu())
-    return statistics.compute()
+        sums.update(extractor(batch, levels))
+    return sums
 
 
 @torch.no_grad()
 def likelihood(
     module: GenerativeModule,
     examples: Any,
+    indices: range,
     batch_size: int,
     seed: int,
     draws: int,
     *,
     estimator: Any | None = None,
     advance: Advance = int,
-) -> Likelihood | None:
-    """The log-likelihood of every example of a split, once, its noise keyed by the example; None if there is none."""
-    parts = []
-    for index in torch.arange(len(examples)).split(batch_size):
+) -> list[Likelihood]:
+    """The log-likelihood of the examples of these indices, batch by batch, on the CPU; their noise is keyed by the index.
+
+    Raises:
+        NoLikelihood: the family has none.
+    """
+    measured = []
+    for part in _parts(indices, batch_size):
+        index = torch.arange(part.start, part.stop)
         batch = examples.take(index)
         y = None if batch.y is None else batch.y.to(module.device)
         rng = IndexedSource(seed, index, module.device).fork("likelihood")
-        try:
-            part = module.log_likelihood(batch.x.to(module.device), y, estimator=estimator, draws=draws, rng=rng)
-        except NoLikelihood:
-            return None
-        parts.append(part)
-        advance(len(index))
-    terms = {name: torch.cat([part.terms[name].cpu() for part in parts]) for name in parts[0].terms}
-    return Likelihood(torch.cat([part.log_prob.cpu() for part in parts]), parts[0].kind, parts[0].num_dims, terms)
+        found = module.log_likelihood(batch.x.to(module.device), y, estimator=estimator, draws=draws, rng=rng)
+        terms = {name: term.cpu() for name, term in found.terms.items()}
+        measured.append(Likelihood(found.log_prob.cpu(), found.kind, found.num_dims, terms))
+        advance(len(part))
+    return measured
+
+
+def concatenated(parts: Sequence[Likelihood]) -> Likelihood:
+    """The likelihood of all examples of the parts, in their order."""
+    terms = {name: torch.cat([part.terms[name] for part in parts]) for name in parts[0].terms}
+    return Likelihood(torch.cat([part.log_prob for part in parts]), parts[0].kind, parts[0].num_dims, terms)
 
 
 def likelihood_metrics(measured: Likelihood) -> dict[str, float]:

@@ -9,8 +9,9 @@ import torch
 
 from lightning_gen import loading
 from lightning_gen.errors import UserError
-from lightning_gen.evaluation import measure
-from lightning_gen.evaluation.evaluate import pick_device, progress
+from lightning_gen.evaluation import measure, ranks
+from lightning_gen.evaluation.evaluate import progress
+from lightning_gen.evaluation.ranks import Ranks
 from lightning_gen.pictures import save_samples
 from lightning_gen.specs import overridden
 
@@ -23,8 +24,10 @@ def sample(
     seed: int = 0,
     batch_size: int = 256,
     device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
     sampler: dict[str, Any] | None = None,
-) -> Path:
+) -> Path | None:
     """A picture of samples: FILE.png, or the samples themselves as a tensor where the name ends in .pt.
 
     Args:
@@ -33,8 +36,10 @@ def sample(
         out: the file; RUN/samples/sample.png by default.
         weights: "ema", "ema:DECAY" or "raw".
         seed: of the noise.
-        batch_size: samples at a time.
+        batch_size: samples at a time, on each device.
         device: "auto", "cpu", "cuda", ...
+        devices: processes on each machine, one a device; the samples do not depend on it.
+        num_nodes: machines; for more than one start the command with torchrun or srun.
         sampler: replaces fields of the model's sampler, such as {"init_args": {"steps": 20}}.
     """
     if num < 1:
@@ -42,11 +47,30 @@ def sample(
     path = Path(out) if out else loading.folder_of(run) / "samples" / "sample.png"
     if path.suffix not in (".png", ".pt"):
         raise UserError(f"samples go to a .png (a picture) or a .pt (a tensor), not to {path.name!r}")
-    module = loading.load(run, weights).to(pick_device(device))
+    given = {"run": run, "path": path, "num": num, "weights": weights, "batch_size": batch_size, "seed": seed}
+    return ranks.run(_sample, {**given, "sampler": sampler}, device, devices, num_nodes)
+
+
+def _sample(
+    among: Ranks,
+    device: torch.device,
+    run: str,
+    path: Path,
+    num: int,
+    weights: str,
+    batch_size: int,
+    seed: int,
+    sampler: dict[str, Any] | None,
+) -> Path | None:
+    module = loading.load(run, weights).to(device)
     chosen = overridden(getattr(module, "sampler", None), sampler)
-    with progress("sampling", num) as advance:
-        drawn = measure.samples(module, num, batch_size, seed, sampler=chosen, advance=advance)
-        x = torch.cat([batch.cpu() for batch in drawn])
+    share = among.share(num)
+    with progress("sampling", len(share), among) as advance:
+        drawn = measure.samples(module, share, batch_size, seed, sampler=chosen, advance=among.watching(advance))
+        shares = among.gather([batch.cpu() for batch in drawn])
+    if shares is None:
+        return None
+    x = torch.cat([batch for batches in shares for batch in batches])
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".pt":
         torch.save(x, path)

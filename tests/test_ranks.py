@@ -1,0 +1,80 @@
+"""Training on several ranks is the experiment of one: the same global batches, the same strata of times, the same mean."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from lightning_gen.run_directory import checkpoint_files
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MINE = '''
+import os
+
+import torch
+
+from lightning_gen.diffusion import LowDiscrepancy
+from lightning_gen.generative_module import GenerativeModule
+
+
+class Mean(GenerativeModule):
+    """Fits the mean of the data; the loss itself draws nothing. Writes down each row's time and data."""
+
+    def build(self):
+        self.mean = torch.nn.Parameter(torch.zeros(2))
+
+    def training_loss(self, x, y=None):
+        draws = self.draws(x)
+        t = LowDiscrepancy().sample(draws.total, draws.shared)[draws.rows]
+        step = self.trainer.global_step if self.training else -1
+        with open(f"{os.environ['RECORD']}.{self.global_rank}", "a") as file:
+            for row, time, point in zip(draws.rows.tolist(), t.tolist(), x.tolist()):
+                print(step, row, repr(time), *map(repr, point), file=file)
+        return {"loss": (x - self.mean).square().mean()}
+
+    def sample(self, num, y=None, *, sampler=None, rng=None):
+        return self.mean.expand(num, 2)
+'''
+
+
+def trained(tmp_path, ranks, micro):
+    """({(step, row): (time, data...)}, the fitted mean, steps of the CSV) of a run on so many CPU ranks."""
+    (tmp_path / "mine.py").write_text(MINE)
+    run, record = tmp_path / f"run{ranks}", tmp_path / f"record{ranks}"
+    args = ["fit", "--run", str(run), "--model=mine.Mean", "--data=datamodules.TwoMoons", "--data.init_args.batch_size=12"]
+    args += ["--data.init_args.num_train=100", "--data.init_args.num_val=7", "--data.init_args.eval_batch_size=2"]
+    args += ["--model.init_args.optimizer={class_path: torch.optim.SGD, init_args: {lr: 0.5, momentum: 0.5}}"]
+    args += [f"--data.init_args.micro_batch_size={micro}", "--samples.every_n_steps=0", "--trainer.max_steps=10"]
+    args += ["--trainer.accelerator=cpu", f"--trainer.devices={ranks}", "--trainer.val_check_interval=5"]
+    args += ["--trainer.strategy=ddp"] if ranks > 1 else []
+    made = subprocess.run(
+        [sys.executable, "-m", "lightning_gen", *args],
+        **{"cwd": tmp_path, "capture_output": True, "text": True, "timeout": 300, "check": False},
+        env={**os.environ, "RECORD": str(record), "PYTHONPATH": str(ROOT)},
+    )
+    assert made.returncode == 0, made.stderr
+    rows = {}
+    for file in tmp_path.glob(f"record{ranks}.*"):
+        for step, row, *values in map(str.split, file.read_text().splitlines()):
+            assert step == "-1" or (int(step), int(row)) not in rows, "two ranks had one row"
+            rows.setdefault((int(step), int(row)), []).append([float(value) for value in values])
+    return rows, torch.load(checkpoint_files(run)[0], weights_only=True)["state_dict"]["mean"]
+
+
+def test_three_ranks_with_accumulation_train_as_one(tmp_path):
+    """12 examples a step on 3 ranks in micro-batches of 2; 7 validation examples on 3 ranks."""
+    alone, mean = trained(tmp_path, 1, "null")
+    together, same_mean = trained(tmp_path, 3, 2)
+    assert together == alone
+    assert sorted(key for key in alone if key[0] >= 0) == [(step, row) for step in range(10) for row in range(12)]
+    for step in range(10):  # one time in each of the 12 strata
+        times = torch.tensor([alone[step, row][0][0] for row in range(12)])
+        assert (times.sort().values * 12).floor().tolist() == list(range(12))
+    validated = [key for key in alone if key[0] < 0]
+    assert len(validated) == 7 and all(
+        len(alone[key]) == 2 for key in validated
+    )  # every example once, at steps 5 and 10
+    torch.testing.assert_close(same_mean, mean, rtol=1e-6, atol=1e-6)
