@@ -41,6 +41,19 @@ def modulated_group_norm(x: Tensor, groups: int, gain: Tensor, shift: Tensor) ->
     return torch.addcmul(shift[:, :, None, None], group_norm(x, groups), gain[:, :, None, None])
 
 
+def fast_layout(x: Tensor) -> Tensor:
+    """x [B, C, H, W] in the memory format in which what follows runs fastest on a CPU; elsewhere the caller's own.
+
+    float32 from 16x16 pixels on: channels last, in which convolutions take 0.6 to 0.9 times as long (oneDNN reorders
+    neither input nor output) and `upsample` 0.2 to 0.3. Smaller images and bfloat16: contiguous, since a GroupNorm of
+    few channels a group takes longer channels last, twice in float32 and up to ten times in bfloat16.
+    """
+    if x.device.type != "cpu":
+        return x
+    last = x.dtype == torch.float32 and x.shape[2] * x.shape[3] >= 256
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
 def upsample(x: Tensor, size: torch.Size) -> Tensor:
     """Each pixel twice in both directions, cropped to `size` (H, W), at most one pixel less.
 

@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gen.errors import UserError
-from lightning_gen.networks.layers import Embedding, SelfAttention, modulated_group_norm, num_groups, upsample, zero
+from lightning_gen.networks.layers import (
+    Embedding,
+    SelfAttention,
+    fast_layout,
+    modulated_group_norm,
+    num_groups,
+    upsample,
+    zero,
+)
 
 
 class ResidualBlock(nn.Module):
@@ -30,7 +38,7 @@ class ResidualBlock(nn.Module):
         h = self.conv_in(nn.functional.silu(self.norm(x)))
         h = modulated_group_norm(h, self.groups, 1.0 + scale, shift)
         h = self.conv_out(self.dropout(nn.functional.silu(h)))
-        return self.skip(x) + h
+        return h.add_(self.skip(x))  # in place: no derivative needs what a convolution put out
 
 
 class Stage(nn.Module):
@@ -123,7 +131,7 @@ class UNet(nn.Module):
         sizes = [2 * width for width in self.modulated]
         modulation = iter(self.modulation(self.embedding(logsnr, cond)).split(sizes, dim=1))
         skips = []
-        h = self.input(x)
+        h = fast_layout(self.input(x))
         for stages, shrink in zip(self.down, self.shrink):
             for stage in stages:
                 h = stage(h, next(modulation))

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lightning_gen.errors import UserError
-from lightning_gen.networks import UNet
+from lightning_gen.networks import UNet, unet
 from lightning_gen.networks.layers import SelfAttention
 
 
@@ -36,9 +36,10 @@ def test_every_pixel_of_a_corner_reaches_the_whole_image(awaken):
     assert (x.grad != 0).all()
 
 
-def test_channels_last_gives_the_same_output_and_gradient(awaken):
-    network = awaken(UNet((2, 8, 6), 2, 3, channels=8, multipliers=(1, 2), blocks=1, attention=(4,)))
-    x, logsnr, cond = torch.randn(3, 2, 8, 6), torch.randn(3), torch.randn(3, 3)
+@pytest.mark.parametrize("size", [(8, 6), (17, 19)])
+def test_no_memory_format_changes_the_output_or_the_gradient(size, awaken, monkeypatch):
+    network = awaken(UNet((2, *size), 2, 3, channels=8, multipliers=(1, 2), blocks=1, attention=(-(-size[0] // 2),)))
+    x, logsnr, cond = torch.randn(3, 2, *size), torch.randn(3), torch.randn(3, 3)
 
     def run(x):
         network.zero_grad()
@@ -46,10 +47,31 @@ def test_channels_last_gives_the_same_output_and_gradient(awaken):
         out.square().mean().backward()
         return out.detach(), torch.cat([p.grad.flatten() for p in network.parameters()])
 
-    expected = run(x)
+    with monkeypatch.context() as plain:
+        plain.setattr(unet, "fast_layout", lambda h: h)
+        expected = run(x)
+    own = run(x)
     network.to(memory_format=torch.channels_last)
-    for result, reference in zip(run(x.to(memory_format=torch.channels_last)), expected):
-        assert (result - reference).norm() < 1e-4 * reference.norm()
+    for result in (own, run(x.to(memory_format=torch.channels_last))):
+        for value, reference in zip(result, expected):
+            assert (value - reference).norm() < 1e-5 * reference.norm()
+
+
+@pytest.mark.parametrize(
+    ("size", "bfloat16", "channels_last"), [(32, False, True), (32, True, False), (8, False, False)]
+)
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last])
+def test_on_a_cpu_every_block_sees_the_fast_layout_whatever_is_given(size, bfloat16, channels_last, given):
+    network = UNet((3, size, size), 3, channels=8, multipliers=(1, 2), blocks=1, attention=(size // 2,))
+    formats = []
+    for module in network.modules():
+        if isinstance(module, unet.ResidualBlock):
+            module.register_forward_pre_hook(
+                lambda module, args: formats.append(args[0].is_contiguous(memory_format=torch.channels_last))
+            )
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        network(torch.randn(2, 3, size, size).contiguous(memory_format=given), torch.zeros(2))
+    assert formats == [channels_last] * 4
 
 
 def test_attention_acts_at_the_heights_named_and_no_others():
