@@ -83,6 +83,8 @@ def _run(args: list[str]) -> int:
     package = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [os.getcwd(), *(p for p in sys.path if p not in ("", package, os.getcwd()))]
     module, function, _ = _VERBS[verb]
+    from lightning_gen.errors import Interrupted
+
     try:
         if module == "lightning_gen.cli":
             from lightning_gen.cli import run_verb
@@ -90,8 +92,11 @@ def _run(args: list[str]) -> int:
             made = run_verb(verb, rest)
         else:
             made = _call(getattr(importlib.import_module(module), function), f"lightning-gen {verb}", rest)
+    except Interrupted as stop:
+        print(f"lightning-gen {verb}: {stop}", file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
-        print(f"lightning-gen {verb}: interrupted; the same command goes on from here", file=sys.stderr)
+        print(f"lightning-gen {verb}: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # main's affair
         raise

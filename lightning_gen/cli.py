@@ -16,12 +16,14 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import lightning_gen.diffusion.module
 import lightning_gen.networks
 import lightning_gen.optim  # noqa: F401
 from lightning_gen import wandb_run
 from lightning_gen.callbacks import EMA, Checkpoints, Progress, RunBegins, SampleSheet, Throughput
+from lightning_gen.errors import Interrupted, UserError
 from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
 from lightning_gen.loading import fill, read_checkpoint
 from lightning_gen.run_directory import write_atomically, write_csv
@@ -63,11 +65,19 @@ class GenerativeCLI(LightningCLI):
                 },
                 args=[verb, *args],
             )
-        except BaseException:
+        except BaseException as error:
             if self.is_new:  # bad input leaves no directory behind; one that holds something stays
                 with suppress(OSError):
                     self.run_dir.rmdir()
+            if isinstance(error, SystemExit) and hasattr(self, "trainer") and self.trainer.interrupted:
+                self._say_how_it_goes_on(error)
             raise
+
+    def _say_how_it_goes_on(self, stop: SystemExit) -> None:
+        """Lightning turns a signal into an exit without a word, after SIGTERM even with status 0."""
+        name, number = ("SIGTERM", 15) if isinstance(stop, SIGTERMException) else ("an interrupt", 2)
+        again = f"lightning-gen fit --run {self.run_dir} goes on from its last checkpoint"
+        raise Interrupted(f"stopped by {name}; {again}" if self.verb == "fit" else f"stopped by {name}", 128 + number)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
         """The one verb at hand: building the parsers of the others takes as long as all the rest of the command line."""
@@ -108,20 +118,17 @@ class GenerativeCLI(LightningCLI):
         self.resolved = self._resolved()
         self.recipe = {"seed": config.seed_everything, **{key: self.resolved[key] for key in ("model", "data")}}
         given = config.get("ckpt_path")
-        self.run_dir, self.is_new = choose_directory(self.verb, config.run, given, self._config_name())
+        nodes = config.trainer.get("num_nodes") or 1
+        self.run_dir, self.is_new = choose_directory(self.verb, config.run, given, self._config_name(), nodes)
         self.entry = enter(self.verb, self.run_dir, self.resolved, self.recipe, given)
         config.ckpt_path = self.entry.checkpoint
         config.trainer.default_root_dir = str(self.run_dir)
         tags = [config[key].class_path.rpartition(".")[2] for key in ("model", "data")]
         logger = config.trainer.get("logger")
-        wandb_run.complete(
-            logger,
-            self.run_dir,
-            self.entry.identity,
-            self.verb,
-            tags,
-            group=self._config_name() if self.verb == "fit" else None,
-        )
+        # A verb that judges is a W&B run beside the training's, which would otherwise get rows from outside.
+        identity = self.entry.identity if self.verb == "fit" else f"{self.entry.identity}-{self.verb}"
+        group = self._config_name() if self.verb == "fit" else None
+        wandb_run.complete(logger, self.run_dir, identity, self.verb, tags, group)
 
     def _resolved(self) -> dict[str, Any]:
         """The whole config of this verb as primitives."""
@@ -138,7 +145,7 @@ class GenerativeCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         self.model.seed = self.datamodule.seed = self.config[self.verb].seed_everything
-        self.model.recipe = self.recipe
+        self.model.recipe, self.model.judged_step = self.recipe, self.entry.step
         self._start_warm(self.config[self.verb])
         given = self._get(self.config_init, "trainer").get("logger")
         loggers = [
@@ -152,6 +159,8 @@ class GenerativeCLI(LightningCLI):
             kwargs["enable_progress_bar"] = True  # the Trainer refuses a bar among the callbacks otherwise
             self._get(self.config_init, "progress").disable()
         trainer = super().instantiate_trainer(**kwargs)
+        if self.verb == "fit" and trainer.limit_train_batches == 0:
+            raise UserError("trainer.limit_train_batches is 0: there is nothing to train on")
         trainer.callbacks.insert(0, Throughput())
         if self.verb == "fit":
             trainer.callbacks.insert(0, RunBegins(self.run_dir, self.entry.identity, self.entry.step, self.resolved))
@@ -240,11 +249,11 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
 
 
 def _with_own_config(verb: str, args: list[str]) -> list[str]:
-    """The arguments of a verb that judges a run, with the run's own config where they name none, on one device."""
+    """The arguments with the run's own config where they name none; a verb that judges then uses one device."""
     named = any(arg.split("=")[0] in ("-c", "--config", "--model") for arg in args)
     runs = [value for flag, value in zip(args, args[1:]) if flag == "--run"]
     runs += [arg.removeprefix("--run=") for arg in args if arg.startswith("--run=")]
-    if verb == "fit" or named or not runs or not (Path(runs[-1]) / "config.yaml").exists():
+    if named or not runs or not (Path(runs[-1]) / "config.yaml").exists():
         return args
-    here = ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
+    here = [] if verb == "fit" else ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
     return ["--config", str(Path(runs[-1]) / "config.yaml"), *here, *args]

@@ -11,8 +11,8 @@ from torch import Tensor
 from lightning_gen.errors import Diverged
 
 _ADVICE = (
-    "the checkpoints of before are kept: begin a new run with a lower learning rate or --trainer.gradient_clip_val 1.0, "
-    "from the weights of before (--init_from) or from none"
+    "a checkpoint of before, if there is one, is kept: begin a new run with a lower learning rate or "
+    "--trainer.gradient_clip_val 1.0"
 )
 
 
@@ -46,12 +46,12 @@ class LossWatch:
             raise Diverged(f"the loss is NaN or infinite at step {first:.0f}; {_ADVICE}")
 
 
-def check_weights(parameters: Iterable[Tensor], step: int) -> None:
-    """Looks at the weights after optimizer step `step`; waits for the device.
+def check_weights(parameters: Iterable[Tensor], step: int, largest: Callable[[Tensor], Tensor]) -> None:
+    """Looks at the weights after optimizer step `step`, on all ranks (see `LossWatch.check`); waits for the device.
 
     Raises:
         Diverged: some are NaN or infinite, which their losses will show only at the next step.
     """
     norms = torch._foreach_norm([p.detach() for p in parameters], ord=math.inf)
-    if norms and not torch.isfinite(torch.stack(norms)).all():
+    if norms and largest((~torch.isfinite(torch.stack(norms))).any().float()) > 0:
         raise Diverged(f"the weights are NaN or infinite after step {step}; {_ADVICE}")

@@ -9,6 +9,18 @@ class IncompatibleAxes(UserError):
     """A combination of axes (schedule, path, parameterization, ...) that has no meaning; says why."""
 
 
+class Interrupted(Exception):
+    """A run was told to stop by a signal, and has; says how it goes on.
+
+    Args:
+        status: the exit status of a process ended by that signal.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class NonFiniteSamples(UserError):
     """A sampler diverged, or a model has not learned anything finite."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -17,8 +16,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_gen.divergence import LossWatch
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.likelihood import Likelihood
+from lightning_gen.loggers import is_logged
 from lightning_gen.means import MeanOverExamples
-from lightning_gen.random_source import GeneratorSource, IndexedSource, RandomSource, derive_seed, seed_global_state
+from lightning_gen.random_source import (
+    GeneratorSource,
+    IndexedSource,
+    LossDraws,
+    RandomSource,
+    derive_seed,
+    seed_global_state,
+)
 
 CHECKPOINT_KEY = "lightning_gen"
 """Where a checkpoint holds the recipe (resolved model and data config, as primitives) and the weight averages."""
@@ -38,23 +45,6 @@ class WeightAverages(Protocol):
     def write(self, module: GenerativeModule, checkpoint: dict[str, Any]) -> None: ...
 
     def read(self, module: GenerativeModule, checkpoint: dict[str, Any]) -> None: ...
-
-
-@dataclass(frozen=True)
-class LossDraws:
-    """Where the randomness of one evaluation of the training loss comes from.
-
-    Attributes:
-        rows: [B], this batch's rows within the whole batch (all ranks and micro-batches), int64.
-        total: size of that whole batch.
-        shared: a source that is the same on every rank, for what is drawn for the whole batch at once.
-        own: a source for this batch's rows.
-    """
-
-    rows: Tensor
-    total: int
-    shared: RandomSource
-    own: RandomSource
 
 
 class GenerativeModule(LightningModule, ABC):
@@ -95,6 +85,7 @@ class GenerativeModule(LightningModule, ABC):
         self._means = MeanOverExamples()
         self._parts: dict[str, Tensor] = {}  # of a logged step's loss, added up over its micro-batches
         self.losses = LossWatch()
+        self.judged_step = 0  # of the weights that are tested; the command line sets it
         self.warm_start: Callable[[GenerativeModule], None] | None = None  # fills a new run's weights from another's
         self._draws: LossDraws | None = None
         self._built = False
@@ -244,7 +235,7 @@ class GenerativeModule(LightningModule, ABC):
 
     def _logs_now(self) -> bool:
         """Whether the step at hand is one that reaches the loggers; others pay nothing for logging."""
-        return (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0
+        return is_logged(self.trainer, self.trainer.global_step + 1)
 
     def _log_training(self, metrics: dict[str, Tensor]) -> None:
         """Writes a step's metrics, means over ranks and micro-batches, at the number of steps it completes.
@@ -260,7 +251,11 @@ class GenerativeModule(LightningModule, ABC):
 
     def check_losses(self) -> None:
         """Raises Diverged, on all ranks, if a loss since the last look was NaN or infinite. Not for every step: waits."""
-        self.losses.check(lambda value: self.trainer.strategy.reduce(value, reduce_op="max"))
+        self.losses.check(self.largest)
+
+    def largest(self, value: Tensor) -> Tensor:
+        """The largest of all ranks' values."""
+        return self.trainer.strategy.reduce(value, reduce_op="max")
 
     # ---- steps ----------------------------------------------------------------------------------------------------
 
@@ -329,8 +324,11 @@ class GenerativeModule(LightningModule, ABC):
         metrics = {f"{stage}/{name}": mean for name, (mean, _) in self.measured.items()}
         if self.trainer.sanity_checking or not metrics:
             return
-        for logger in self.trainer.loggers:
-            logger.log_metrics(metrics, step=self.trainer.global_step)
+        trainer = self.trainer
+        step = trainer.global_step if trainer.state.fn == "fit" else self.judged_step
+        seen = {"images_seen": float(step * trainer.datamodule.batch_size)} if trainer.state.fn == "fit" else {}
+        for logger in trainer.loggers:
+            logger.log_metrics({**metrics, **seen}, step=step)
         self.log_dict({k: torch.tensor(v) for k, v in metrics.items()}, logger=False, sync_dist=True, batch_size=1)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

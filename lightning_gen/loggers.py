@@ -9,11 +9,18 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_gen.metrics_file import read_rows
 from lightning_gen.run_directory import write_atomically
+
+
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether training's metrics of optimizer step `step`, counted from 1, reach the loggers."""
+    every = trainer.log_every_n_steps
+    return every > 0 and step % every == 0
 
 
 class MetricsCSV(Logger):
@@ -36,7 +43,7 @@ class MetricsCSV(Logger):
         if self.path.exists() and rank_zero_only.rank == 0:
             rows = read_rows(self.path)
             self._columns = list(rows[0]) if rows else self._columns
-            self._rewrite([row for row in rows if row["step"].isdigit() and int(row["step"]) <= resume_step])
+            self._rewrite([row for row in rows if row.get("step", "").isdigit() and int(row["step"]) <= resume_step])
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -120,3 +121,20 @@ class IndexedSource(RandomSource):
 
     def fork(self, *keys: int | str) -> IndexedSource:
         return IndexedSource(derive_seed(self._seed, *keys), self.indices, self.device)
+
+
+@dataclass(frozen=True)
+class LossDraws:
+    """Where the randomness of one evaluation of the training loss comes from.
+
+    Attributes:
+        rows: [B], this batch's rows within the whole batch (all ranks and micro-batches), int64.
+        total: size of that whole batch.
+        shared: a source that is the same on every rank, for what is drawn for the whole batch at once.
+        own: a source for this batch's rows.
+    """
+
+    rows: Tensor
+    total: int
+    shared: RandomSource
+    own: RandomSource

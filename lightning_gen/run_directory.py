@@ -2,6 +2,7 @@
 
 config.yaml            whole and resolved
 run_id                 of the W&B run, written before the first step
+lock                   held by the process that trains here
 checkpoints/           step_NNNNNNNN.ckpt, the newest few
 metrics.csv            a row a logged step
 samples/               sheets

@@ -17,12 +17,17 @@ from lightning_gen.run_directory import checkpoint_files, differences, new_run, 
 _RUN = "LIGHTNING_GEN_RUN"
 """Environment variable by which rank zero tells the ranks it starts which run directory it has made."""
 
-_HOW_IT_IS_JUDGED = {"seed", "root", "download", "batch_size", "micro_batch_size", "eval_batch_size"}
-_HOW_IT_IS_JUDGED |= {"eval_draws", "compile", "sampler", "bound"}
-"""Keys of a model and its data that do not change what has been trained."""
+_HOW_IT_IS_JUDGED = (
+    "seed",
+    *(f"data.init_args.{key}" for key in ("root", "download", "batch_size", "micro_batch_size", "eval_batch_size")),
+    *(f"model.init_args.{key}" for key in ("eval_draws", "compile", "sampler", "bound")),
+)
+"""Keys of a recipe, with all below them, that change neither what has been trained nor what it is judged on."""
 
 
-def choose_directory(verb: str, run: str | None, ckpt_path: str | None, name: str) -> tuple[Path, bool]:
+def choose_directory(
+    verb: str, run: str | None, ckpt_path: str | None, name: str, num_nodes: int = 1
+) -> tuple[Path, bool]:
     """(the run directory, whether it was made just now): the one given, that of the checkpoint, or a new one for `fit`.
 
     Raises:
@@ -37,7 +42,7 @@ def choose_directory(verb: str, run: str | None, ckpt_path: str | None, name: st
     if os.environ.get("LOCAL_RANK", "0") != "0" and _RUN in os.environ:
         return Path(os.environ[_RUN]), False  # started by rank zero, which has chosen
     sizes = [os.environ.get(variable, "1") for variable in ("WORLD_SIZE", "SLURM_NTASKS")]
-    if any(size.isdigit() and int(size) > 1 for size in sizes):  # started by a cluster or torchrun
+    if num_nodes > 1 or any(size.isdigit() and int(size) > 1 for size in sizes):  # started by a cluster or torchrun
         raise UserError("several processes of one run must be told their directory: give --run DIR")
     made = new_run(name)
     os.environ[_RUN] = str(made)
@@ -73,9 +78,12 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
     """
     own = run / "config.yaml"
     if verb == "fit" and own.exists():
-        different = differences(yaml.safe_load(own.read_text()), config)
+        different = differences(_config(own), config)
         if different:
-            raise UserError(f"{run} belongs to another config ({_shown(different)})")
+            raise UserError(
+                f"{run} belongs to another config ({_shown(different)}): give another --run, and --init_from {run} to start "
+                "from its weights"
+            )
     newest = newest_whole(checkpoint_files(run))
     if verb == "fit" and ckpt_path and newest is not None and Path(ckpt_path).resolve() != newest.resolve():
         raise UserError(
@@ -90,10 +98,21 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
     checkpoint = read_checkpoint(chosen)
     different = differences(checkpoint[CHECKPOINT_KEY]["recipe"], recipe)
     if verb != "fit":
-        different = {key: values for key, values in different.items() if not _HOW_IT_IS_JUDGED & set(key.split("."))}
+        free = tuple(f"{key}." for key in _HOW_IT_IS_JUDGED)
+        different = {key: values for key, values in different.items() if not f"{key}.".startswith(free)}
     if different:
         raise UserError(f"{chosen} was trained as something else ({_shown(different)})")
     return Entry(run_id(run), chosen, int(checkpoint["global_step"]))
+
+
+def _config(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is damaged: delete it, and the run takes the config at hand for its own") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{file} is damaged: delete it, and the run takes the config at hand for its own")
+    return content
 
 
 def _shown(different: dict[str, tuple[Any, Any]]) -> str:

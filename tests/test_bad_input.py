@@ -81,6 +81,8 @@ BAD = {
     "batch of zero": ([*FIT, "--data.init_args.batch_size=0"], "batch_size must be at least 1"),
     "a rate below zero": ([*FIT, "--run=new", "--model.init_args.optimizer.init_args.lr=-1"], "learning rate"),
     "accumulation of its own": ([*FIT, "--run=new", "--trainer.accumulate_grad_batches=3"], "leave it out"),
+    "nothing to train on": ([*FIT, "--run=new", "--trainer.limit_train_batches=0"], "limit_train_batches is 0"),
+    "several machines without a directory": ([*FIT, "--trainer.num_nodes=2"], "give --run DIR"),
     "batch in unequal parts": ([*FIT, "--data.init_args.micro_batch_size=5"], "micro_batch_size 5 does not divide"),
     "ends in disorder": ([*FIT, "--model.init_args.schedule.init_args.logsnr_min=20"], "logsnr_min"),
     "guidance of nothing": (

@@ -22,6 +22,7 @@ SMALL = {
     ],
 }
 """What makes an experiment on data that are not shipped a matter of seconds."""
+TRAINERS = sorted((CONFIGS / "trainer").glob("*.yaml"))
 PARTS = sorted((CONFIGS / "model").glob("*.yaml")) + sorted((CONFIGS / "data").glob("*.yaml"))
 
 
@@ -99,3 +100,14 @@ def test_every_cell_of_every_benchmark_parses(file, capsys):
         assert done.value.code == 0
         printed = yaml.safe_load(capsys.readouterr().out)
         assert printed["trainer"]["max_steps"] > 0
+
+
+@pytest.mark.parametrize("file", TRAINERS, ids=lambda f: f.stem)
+def test_every_trainer_config_parses(file, capsys):
+    """Its settings are the Trainer's, and arrive; the devices it asks for need not be here."""
+    toy = CONFIGS / "experiment" / "toy_diffusion.yaml"
+    with pytest.raises(SystemExit) as done:
+        main(["fit", "--config", str(toy), "--trainer", str(file), "--print_config"])
+    assert done.value.code == 0
+    trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
+    assert yaml.safe_load(file.read_text()).items() <= trainer.items()

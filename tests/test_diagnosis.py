@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,14 +98,13 @@ def test_a_copy_names_where_it_went():
     assert "cannot write runs/a.ckpt:" in line(OSError(errno.ENOSPC, "No space", "/tmp/b", None, "runs/a.ckpt"))
 
 
-def full_disk(action):
-    """Runs `action` in a forked child whose files may have 4096 bytes; returns what is said of its error."""
+def in_child(prepare, action):
+    """Runs both in a forked child; returns what is said of the error of `action`."""
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+            prepare()
             os.write(write, (line(raised(action)) or "no line").encode())
         finally:
             os._exit(0)
@@ -112,6 +112,49 @@ def full_disk(action):
     os.close(write)
     with os.fdopen(read) as pipe:
         return pipe.read()
+
+
+def full_disk(action):
+    """What is said of the error of `action` where a file may have 4096 bytes."""
+
+    def limit():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    return in_child(limit, action)
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        (lambda: Path("closed.csv").read_text(), "cannot read closed.csv: "),
+        (lambda: os.listdir("closed"), "cannot read closed: "),
+        (lambda: Path("closed/config.yaml").read_text(), "cannot read closed/config.yaml: "),
+        (lambda: Path("whole.csv").write_text("more"), "cannot write whole.csv: "),
+        (lambda: Path("new.csv").touch(), "cannot write new.csv: "),
+        (lambda: os.mkdir("new"), "cannot write new: "),
+    ],
+)
+def test_what_may_not_be_read_is_told_from_what_may_not_be_written(tmp_path, action, said):
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "closed" / "config.yaml").touch()
+    for name, mode in {"closed.csv": 0o200, "whole.csv": 0o444}.items():
+        (tmp_path / name).touch(mode)
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "closed").chmod(0)
+
+    def become_nobody():
+        os.chdir(tmp_path)
+        os.chmod(".", 0o555)
+        if os.geteuid() == 0:  # whom no mode stops
+            os.setgroups([])
+            os.setuid(65534)
+
+    try:
+        assert in_child(become_nobody, action) == f"{said}permission denied"
+    finally:
+        for place in (tmp_path, tmp_path / "closed"):  # pytest must be able to remove them
+            place.chmod(0o755)
 
 
 def test_a_file_too_large_is_named_though_its_error_names_none(tmp_path):

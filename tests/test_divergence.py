@@ -47,11 +47,11 @@ def test_weights_are_looked_at_too(bad):
     layer = nn.Linear(3, 2)
     with torch.no_grad():
         layer.weight[0, 0] = 3e38  # large is finite, also where its square is not
-    check_weights(layer.parameters(), 7)
+    check_weights(layer.parameters(), 7, alone)
     with torch.no_grad():
         layer.bias[1] = bad
     with pytest.raises(Diverged, match="after step 7"):
-        check_weights(layer.parameters(), 7)
+        check_weights(layer.parameters(), 7, alone)
 
 
 @pytest.mark.parametrize("micro", [None, 4])

@@ -13,7 +13,7 @@ from lightning_gen.callbacks.ema import Constant
 from lightning_gen.diffusion import GaussianDiffusion
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import CHECKPOINT_KEY, GenerativeModule
-from lightning_gen.loading import folder_of, load, load_data, read_checkpoint
+from lightning_gen.loading import folder_of, from_checkpoint, load, load_data, read_checkpoint
 from lightning_gen.run_directory import find_checkpoint
 from lightning_gen.specs import build
 
@@ -215,6 +215,40 @@ def test_a_model_whose_class_is_gone_is_a_users_error(run, tmp_path):
 def test_weights_that_do_not_fit_the_model_are_a_users_error(run, tmp_path, change):
     with pytest.raises(UserError, match=r"changed\.ckpt does not fit"):
         load(changed(run, tmp_path, lambda c: change(c["state_dict"])), "raw")
+
+
+@pytest.mark.parametrize(
+    ("change", "first", "more"),
+    [
+        (lambda s: [s.pop(key) for key in list(s)], "Missing key in state_dict: ", True),
+        (
+            lambda s: s.update({f"extra{i}" * 90: torch.zeros(1) for i in range(30)}),
+            "Unexpected key in state_dict: ",
+            29,
+        ),
+        (lambda s: s.update({key: torch.zeros(9, 9) for key in s}), "size mismatch for ", True),
+        (lambda s: s.pop(next(iter(s))), "Missing key in state_dict: ", False),
+    ],
+    ids=["another architecture", "long names", "another width", "one"],
+)
+def test_of_many_mismatches_the_first_is_shown_and_the_others_are_counted(run, change, first, more):
+    checkpoint = read_checkpoint(run[0])
+    checkpoint["state_dict"] = dict(checkpoint["state_dict"])
+    more = len(checkpoint["state_dict"]) - 1 if more is True else more
+    change(checkpoint["state_dict"])
+    with pytest.raises(UserError) as said:
+        from_checkpoint(checkpoint, "raw", name="other.ckpt")
+    reason = str(said.value).partition(" as it is now: ")[2]
+    assert reason.startswith(first) and len(str(said.value)) < 300
+    assert reason.endswith(f" ... and {more} more") if more else "more" not in reason
+
+
+def test_an_average_of_what_the_model_lacks_names_it(run, tmp_path):
+    path = changed(
+        run, tmp_path, lambda c: c[CHECKPOINT_KEY]["averages"]["weights"]["0.5"].update(a_lost=torch.ones(1))
+    )
+    with pytest.raises(UserError, match="as it is now: .*'a_lost'"):
+        load(path)
 
 
 def test_a_path_that_means_no_checkpoint_is_a_users_error(tmp_path):

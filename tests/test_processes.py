@@ -58,20 +58,6 @@ def act(tmp_path, monkeypatch, guarded):
     del sys.modules["acts_of_processes"]
 
 
-@pytest.fixture
-def guarded():
-    """A hang is a failure."""
-
-    def stop(*_):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
 def test_the_first_answers_and_all_are_where_the_command_is(act, monkeypatch):
     run_together(act, {}, RANKS, PRELOAD)  # the server stands, and yet what is set from now on arrives
     monkeypatch.setenv("COLOUR", "blue")

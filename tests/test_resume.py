@@ -1,6 +1,8 @@
 """What a run goes on from: its own newest whole checkpoint, nothing else by accident; a warm start is a new run."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 import lightning_gen
 from lightning_gen.__main__ import main
+from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.metrics_file import read_rows
 from lightning_gen.run_directory import DamagedCheckpoint, checkpoint_files
 
@@ -144,3 +147,88 @@ def test_a_warm_start_that_cannot_be_is_refused_in_one_line(done, tmp_path, caps
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and said in error
     assert not checkpoint_files(tmp_path / "new")
+
+
+def test_a_warm_start_does_not_depend_on_what_becomes_of_its_source(done, tmp_path, equal):
+    """Killed before its first checkpoint and started again, after the source has gone on: it begins as it began."""
+    source = shutil.copytree(done, tmp_path / "source")
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert fit(whole, f"--init_from={source}", steps=3) == 0
+    assert fit(cut, f"--init_from={source}", steps=3) == 0
+    assert [file.name for file in checkpoint_files(cut)] == ["step_00000003.ckpt", "step_00000000.ckpt"]
+    checkpoint_files(cut)[0].unlink()  # as if it had been killed at step 2
+    assert fit(source, steps=12) == 0
+    assert fit(cut, f"--init_from={source}", steps=3) == 0
+    assert equal(newest(cut)["state_dict"], newest(whole)["state_dict"])
+    assert (cut / "metrics.csv").read_text().splitlines()[0] == (whole / "metrics.csv").read_text().splitlines()[0]
+    assert len(read_rows(cut / "metrics.csv")) == 3
+
+
+def test_the_run_alone_is_enough_to_resume_it(done, run, equal):
+    assert main(["fit", "--run", str(run), "--trainer.max_steps=12"]) == 0
+    assert newest(run)["global_step"] == 12
+
+
+def test_what_may_differ_on_resume_may(done, run, capsys):
+    """max_steps, devices, the logger and progress; not the rate."""
+    assert (
+        fit(run, "--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={run}", "--progress.every_s=5", steps=9) == 0
+    )
+    assert fit(run, "--model.init_args.optimizer.init_args.lr=0.5", steps=9) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "lr" in error and "another --run" in error and f"--init_from {run}" in error
+
+
+def test_two_processes_do_not_train_in_one_directory(run, capsys):
+    import fcntl
+
+    before = {file.name: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with open(run / "lock", "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as the other process does
+        assert fit(run, steps=12) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "another process trains in" in error
+    assert {file.name: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    assert fit(run, steps=12) == 0
+
+
+@pytest.mark.parametrize("text", ["a: [", "", "- 1"])
+def test_a_damaged_config_is_said_so(run, capsys, text):
+    (run / "config.yaml").write_text(text)
+    assert fit(run) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "config.yaml is damaged" in error
+
+
+def test_what_a_test_is_made_on_is_compared_by_its_whole_name(done, capsys):
+    """`seed` of the run may differ when it is judged; a key of that name deep in the data or the model may not."""
+    judge = ["test", "--config", str(done / "config.yaml"), "--run", str(done)]
+    assert main([*judge, "--seed_everything=3"]) == 0
+    assert main([*judge, "--data.init_args.data_seed=3"]) == 2
+    assert "data_seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_with_its_status_and_the_command_that_goes_on(
+    tmp_path, capsys, monkeypatch, number, status
+):
+    run, sent = tmp_path / "run", []
+    real = GenerativeModule.on_train_batch_start
+
+    def start(module, *args):
+        real(module, *args)
+        if module.trainer.global_step == 6 and not sent:
+            sent.append(number)
+            os.kill(os.getpid(), number)
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(GenerativeModule, "on_train_batch_start", start)
+    try:
+        assert fit(run, steps=20) == status
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and f"lightning-gen fit --run {run} goes on" in error
+    assert newest(run)["global_step"] == 4
+    assert fit(run, steps=8) == 0

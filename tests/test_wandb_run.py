@@ -14,8 +14,10 @@ from lightning_gen.wandb_run import WandbRun, complete, has_key, reachable, sett
 
 @pytest.fixture(autouse=True)
 def nothing_from_outside(tmp_path, monkeypatch):
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_RUN_GROUP"):
+    proxies = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_RUN_GROUP", *proxies):
         monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setattr(wandb_run, "reachable", lambda *args: True)
 
@@ -65,15 +67,78 @@ def test_a_server_that_does_not_answer_means_offline_said_in_a_line(tmp_path, mo
     assert capsys.readouterr().err == "W&B's server api.wandb.ai does not answer: this run is kept offline\n"
 
 
+@pytest.mark.parametrize("given", [{}, {"offline": True}])
+def test_a_disabled_run_is_none_and_leaves_nothing(tmp_path, monkeypatch, given):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr(wandb_run, "reachable", lambda *args: pytest.fail("no server is needed"))
+    logger = WandbRun(**settings(tmp_path, "abc", {**GIVEN, **given}, "fit", []))
+    logger.log_hyperparams({"lr": 0.1})
+    logger.log_metrics({"train/loss": 0.5}, step=1)
+    logger.finalize("success")
+    assert not logger._offline and logger.experiment.disabled
+    wandb.finish()
+    assert list(tmp_path.iterdir()) == [] and wandb_run.os.environ["WANDB_MODE"] == "disabled"
+
+
+def test_a_mode_in_the_config_counts_as_one_in_the_environment(tmp_path):
+    assert not settings(tmp_path, "abc", {**GIVEN, "mode": "disabled"}, "fit", [])["offline"]
+    made = settings(tmp_path, "abc", {**GIVEN, "mode": "online"}, "fit", [])
+    assert made["offline"] and "mode" not in made  # without a key it would ask for one
+
+
 def test_a_server_is_known_by_its_answer(server):
     assert reachable()
     server.close()
     assert not reachable()
 
 
+@pytest.fixture
+def knocked(monkeypatch):
+    """The addresses that are knocked at; all of them answer."""
+    addresses = []
+
+    def answer(address, timeout):
+        addresses.append(address)
+        return Namespace(close=lambda: None)
+
+    monkeypatch.setattr(wandb_run.socket, "create_connection", answer)
+    return addresses
+
+
+@pytest.mark.parametrize(
+    ("environment", "address"),
+    [
+        ({}, ("api.wandb.ai", 443)),
+        ({"HTTPS_PROXY": "http://proxy.example.org:3128"}, ("proxy.example.org", 3128)),
+        ({"https_proxy": "proxy.example.org:3128"}, ("proxy.example.org", 3128)),
+        ({"HTTPS_PROXY": "http://user:word@proxy.example.org"}, ("proxy.example.org", 80)),
+        ({"HTTPS_PROXY": "https://proxy.example.org/"}, ("proxy.example.org", 443)),
+        ({"HTTP_PROXY": "http://proxy.example.org:3128"}, ("api.wandb.ai", 443)),  # of the other scheme
+        ({"HTTPS_PROXY": "http://proxy.example.org:3128", "NO_PROXY": "localhost,.wandb.ai"}, ("api.wandb.ai", 443)),
+        ({"HTTPS_PROXY": "http://proxy.example.org:3128", "NO_PROXY": "example.org"}, ("proxy.example.org", 3128)),
+        ({"http_proxy": "http://proxy.example.org:3128", "WANDB_BASE_URL": "http://own:8080"}, ("proxy.example.org", 3128)),
+    ],
+)  # fmt: skip
+def test_the_way_to_the_server_begins_at_the_proxy(monkeypatch, knocked, environment, address):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert reachable() and knocked == [address]
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_address_that_is_none_does_not_answer(monkeypatch, knocked):
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:port")
+    assert not reachable(60) and not knocked
+
+
 def test_a_name_that_is_looked_up_for_long_does_not_hold_a_run(monkeypatch):
-    found = threading.Event()  # as a resolver that finds no network looks for many seconds
-    monkeypatch.setattr(wandb_run.socket, "create_connection", lambda *args: found.wait(60))
+    found = threading.Event()
+
+    def look(*args):  # as a resolver does that finds no network
+        found.wait(60)
+        raise OSError
+
+    monkeypatch.setattr(wandb_run.socket, "create_connection", look)
     assert not reachable(0.01)  # it is back, and the name still looked for
     found.set()
 

@@ -38,7 +38,7 @@ class Checkpoints(Checkpoint):
 
     Each is written under another name and renamed, so a file with a checkpoint's name is whole. Steps are optimizer
     steps: with accumulation no checkpoint falls between two micro-batches. One that is due at a step with a validation
-    waits for its end, and the last one for the end of training: whatever belongs to a step is on the disk before the
+    waits for its end, and the last one for the end of training: whatever belongs to a step has been written before the
     checkpoint says that the step is done, so a run that is killed between the two makes it again.
     Weights or losses that are not finite are refused, so that the last checkpoint is a good one.
 
@@ -65,6 +65,10 @@ class Checkpoints(Checkpoint):
             for partial in _folder(trainer).glob("*.partial"):
                 partial.unlink(missing_ok=True)
             self._retain(_folder(trainer))
+        # A run that begins with weights from elsewhere must not depend on what becomes of them there.
+        elsewhere = trainer.lightning_module.warm_start is not None or trainer.global_step > 0
+        if trainer.strategy.broadcast(elsewhere and not checkpoint_files(_folder(trainer).parent)):
+            self._save(trainer)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         step = trainer.global_step
@@ -85,7 +89,8 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: Trainer) -> None:
         trainer.lightning_module.check_losses()
-        check_weights(trainer.lightning_module.parameters(), trainer.global_step)
+        largest = trainer.lightning_module.largest
+        check_weights(trainer.lightning_module.parameters(), trainer.global_step, largest)
         self._last = trainer.global_step
         folder = _folder(trainer)
         final = folder / f"step_{trainer.global_step:08d}.ckpt"

@@ -9,6 +9,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
+from lightning_gen.loggers import is_logged
+
 
 class Progress(ProgressBar):
     """A rich bar over optimizer steps on a terminal; elsewhere a line of text every `every_s` seconds.
@@ -54,7 +56,7 @@ class Progress(ProgressBar):
             return
         step = trainer.global_step
         if self._bar is not None:
-            if step % trainer.log_every_n_steps == 0:
+            if is_logged(trainer, step):
                 self._bar.update(self._task, completed=step, note=self._note(trainer))
             else:
                 self._bar.update(self._task, completed=step)

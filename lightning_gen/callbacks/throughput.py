@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_gen.loggers import is_logged
+
 
 class Throughput(Callback):
     """Logs `throughput/images_per_s` since the last logged step, `images_seen` and `optim/lr`, on logged steps only.
@@ -43,7 +45,7 @@ class Throughput(Callback):
     ) -> None:
         step = trainer.global_step
         accumulation = trainer.accumulate_grad_batches
-        logs = step % trainer.log_every_n_steps == 0 and (batch_idx + 1) % accumulation == 0
+        logs = is_logged(trainer, step) and (batch_idx + 1) % accumulation == 0
         if logs and pl_module.device.type == "cuda":
             torch.cuda.synchronize(pl_module.device)
         now = time.perf_counter()

@@ -19,7 +19,7 @@ class Record(DummyLogger):
 
     def log_metrics(self, metrics, step=None) -> None:
         mine = {k: v for k, v in metrics.items() if k in ("images_seen", "throughput/images_per_s", "optim/lr")}
-        if mine:
+        if mine and not any(k.startswith("val/") for k in metrics):
             assert step not in self.logged
             self.logged[step] = mine
 

@@ -116,7 +116,8 @@ def test_validation_by_steps_sees_every_example_once():
 
 
 def test_accumulation_that_contradicts_the_batch_size_is_refused():
-    fit(Counted(batch_size=8, micro_batch_size=4), 1, accumulate_grad_batches=2)
+    given = fit(Counted(batch_size=8, micro_batch_size=4), 1, accumulate_grad_batches=2, val_check_interval=3)
+    assert given.trainer.val_check_interval == 6  # in micro-batches: the interval is of steps, said or derived
     with pytest.raises(UserError, match="accumulate_grad_batches is 3.*makes it 2"):
         fit(Counted(batch_size=8, micro_batch_size=4), 1, accumulate_grad_batches=3)
 
