@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def diagnose(error: BaseException, verb: str, args: list[str]) -> str | None:
         _bad_choice,
         _refused,
         _out_of_memory,
-        _unwritable,
+        _unusable_file,
         _no_such_device,
         _lost_rank,
         _bad_trainer,
@@ -116,7 +117,7 @@ _IN_THE_WAY = {
 _FAILED_WRITE = re.compile(r"PytorchStreamWriter failed|enforce fail at inline_container|unexpected pos \d+ vs")
 
 
-def _unwritable(error: BaseException, verb: str, args: list[str]) -> str | None:
+def _unusable_file(error: BaseException, verb: str, args: list[str]) -> str | None:
     reason = None
     if isinstance(error, OSError):
         reason = {**_NO_ROOM, **_IN_THE_WAY}.get(error.errno or 0)
@@ -125,10 +126,26 @@ def _unwritable(error: BaseException, verb: str, args: list[str]) -> str | None:
     if reason is None:
         return None
     place = getattr(error, "filename2", None) or getattr(error, "filename", None) or _path_in(error)
-    what = f"cannot write {os.fsdecode(place) if isinstance(place, (str, bytes)) else place or 'its files'}: {reason}"
+    shown = os.fsdecode(place) if isinstance(place, (str, bytes)) else place
+    if isinstance(error, PermissionError) and isinstance(shown, str) and _hidden(Path(shown)):
+        return f"cannot read {shown}: {reason}"
+    what = f"cannot write {shown or 'its files'}: {reason}"
     if verb != "fit" or getattr(error, "errno", None) in _IN_THE_WAY:
         return what
     return f"{what}; what was written before is whole: make room, and the same command with --run goes on"
+
+
+def _hidden(path: Path) -> bool:
+    """Whether this user may not look into a file or folder, or may not even come to it."""
+    for place in (path, *path.parents):
+        try:
+            here = place.stat()
+        except PermissionError:
+            continue  # a folder on the way is closed: look whether it is the one above
+        except OSError:
+            return False  # nothing is there to be read
+        return not os.access(place, os.R_OK | os.X_OK if stat.S_ISDIR(here.st_mode) else os.R_OK)
+    return False
 
 
 def _path_in(error: BaseException) -> str | None:

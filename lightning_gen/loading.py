@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import textwrap
 import warnings
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 def load(path: str | os.PathLike[str], weights: str = "ema") -> GenerativeModule:
     """Rebuilds a model of any family from a run directory or a checkpoint, in eval mode, on the CPU.
 
+    The tensors are read with `weights_only=True`, but to build the model is to import the modules that the checkpoint's
+    recipe names and to call their classes: load only checkpoints that you would trust as code.
+
     Args:
         path: a run directory (its newest checkpoint) or a checkpoint file.
         weights: "ema", the first average (the raw weights, said by a warning, where the run kept none); "ema:0.9999", a
@@ -58,7 +63,9 @@ def from_checkpoint(checkpoint: dict[str, Any], weights: str = "ema", name: str 
     return module.eval()
 
 
-def fill(module: GenerativeModule, checkpoint: dict[str, Any], weights: str = "ema", name: str = "the checkpoint") -> str:
+def fill(
+    module: GenerativeModule, checkpoint: dict[str, Any], weights: str = "ema", name: str = "the checkpoint"
+) -> str:
     """Gives a built module the checkpoint's weights: "raw", "ema" or "ema:DECAY" as in `load`; returns which they are.
 
     Raises:
@@ -85,9 +92,26 @@ def fill(module: GenerativeModule, checkpoint: dict[str, Any], weights: str = "e
             for key, value in chosen.items():  # into the parameter itself, which may have a second name
                 parameters[key].copy_(value)
     except (RuntimeError, KeyError) as error:
-        what = "; ".join(line.strip() for line in str(error).splitlines()[1:])
-        raise UserError(f"{name} does not fit {type(module).__name__} as it is now: {what}") from error
+        raise UserError(f"{name} does not fit {type(module).__name__} as it is now: {_mismatch(error)}") from error
     return label
+
+
+def _mismatch(error: RuntimeError | KeyError) -> str:
+    """The first thing that does not fit, cut to a line, and how many more there are."""
+    if isinstance(error, KeyError):
+        return f"the model has no parameter {error.args[0]!r}"
+    # torch's lines: a headline; then a shape each, or all keys that one side lacks, quoted, after a colon
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines[1:] if line] or lines
+    first, *more = [part for line in lines for part in _each_key(line)]
+    first = textwrap.shorten(first.rstrip("."), 160, placeholder=" ...")
+    return f"{first} ... and {len(more)} more" if more else first
+
+
+def _each_key(line: str) -> list[str]:
+    """'Missing key(s) in state_dict: "a", "b".' as one entry for each key; any other line as it is."""
+    found = re.fullmatch(r'(\w+ key)\(s\)( in state_dict: )(".*")\. *', line)
+    return [line] if found is None else [f"{found[1]}{found[2]}{key}" for key in found[3].split(", ")]
 
 
 def load_data(checkpoint: dict[str, Any]) -> Any:

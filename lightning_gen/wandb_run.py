@@ -10,7 +10,8 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -59,20 +60,20 @@ def has_key() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(_server()[0]) is not None
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(_server()) is not None
     except (OSError, netrc.NetrcParseError):
         return False
 
 
 def reachable(timeout: float = 2.0) -> bool:
-    """Whether W&B's server answers within `timeout` seconds; looking its name up counts."""
+    """Whether W&B's server, or the proxy on the way to it, answers within `timeout` seconds; to look its name up counts."""
     answered = threading.Event()
 
     def knock() -> None:
         try:
-            socket.create_connection(_server(), timeout).close()
+            socket.create_connection(_first_stop(), timeout).close()
             answered.set()
-        except OSError:
+        except (OSError, ValueError):  # nobody there, or no address
             pass
 
     # In a thread: the look-up of a name has no timeout of its own, and takes many seconds where there is no network.
@@ -82,10 +83,27 @@ def reachable(timeout: float = 2.0) -> bool:
     return answered.is_set()
 
 
-def _server() -> tuple[str, int]:
+def _url() -> SplitResult:
     url = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-    parts = urlsplit(url if "://" in url else f"https://{url}")
-    return parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443)
+    return urlsplit(url if "://" in url else f"https://{url}")
+
+
+def _address(url: SplitResult) -> tuple[str, int]:
+    return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+
+
+def _server() -> str:
+    return _url().hostname or ""
+
+
+def _first_stop() -> tuple[str, int]:
+    """(host, port) that the way to W&B's server begins with: the proxy of its scheme, where one is set and it not exempt."""
+    url = _url()
+    server = _address(url)
+    proxy = getproxies().get(url.scheme)
+    if not proxy or proxy_bypass("{}:{}".format(*server)):
+        return server
+    return _address(urlsplit(proxy if "://" in proxy else f"http://{proxy}"))
 
 
 def complete(logger: Any, run: Path, identity: str, job_type: str, tags: list[str], group: str | None = None) -> None:
@@ -112,10 +130,9 @@ def settings(
 ) -> dict[str, Any]:
     """The arguments of a logger that lives in the run directory, resumes, and neither asks nor waits for anything."""
     given = {key: value for key, value in given.items() if value is not None}
-    offline = given.get("offline") or os.environ.get("WANDB_MODE") in ("offline", "dryrun") or not has_key()
-    if not offline and rank_zero_only.rank == 0 and not reachable():
-        print(f"W&B's server {_server()[0]} does not answer: this run is kept offline", file=sys.stderr)
-        offline = True
+    offline = _offline(given)
+    if offline:
+        given.pop("mode", None)  # WandbLogger says it through the environment, which this would override
     return {
         "project": "lightning_gen",
         "name": run.name,
@@ -130,6 +147,19 @@ def settings(
         "log_model": False,
         "settings": {**_patience(), **given.get("settings", {})},
     }
+
+
+def _offline(given: dict[str, Any]) -> bool:
+    """Whether the run must be kept offline. One that is disabled need not: it is no run, and nothing is written of it."""
+    mode = given.get("mode") or os.environ.get("WANDB_MODE")
+    if mode == "disabled":
+        return False
+    if given.get("offline") or mode in ("offline", "dryrun") or not has_key():
+        return True
+    if rank_zero_only.rank != 0 or reachable():
+        return False
+    print(f"W&B's server {_server()} does not answer: this run is kept offline", file=sys.stderr)
+    return True
 
 
 def _patience() -> dict[str, Any]:

@@ -23,7 +23,7 @@ def _measure(plan: Plan, target: Path, job: Job) -> None:
     import torch
 
     from lightning_gen import loading
-    from lightning_gen.evaluation.evaluate import Judge
+    from lightning_gen.evaluation.judge import Judge
     from lightning_gen.evaluation.protocol import Protocol
     from lightning_gen.generative_module import GenerativeModule
     from lightning_gen.random_source import GeneratorSource

@@ -89,7 +89,7 @@ def run_job(job: Job) -> None:
 
         from lightning_gen import loading
         from lightning_gen.cli import run_verb
-        from lightning_gen.evaluation.evaluate import Judge
+        from lightning_gen.evaluation.judge import Judge
         from lightning_gen.evaluation.protocol import Protocol
         from lightning_gen.run_directory import write_atomically
 

@@ -49,7 +49,7 @@ class Plan:
         experiment: config of the experiment that every cell changes, relative to the plan's own file.
         axes: {axis: {value: overrides}}; the cells are all combinations.
         overrides: for every cell.
-        evaluation: fields of `lightning_gen.evaluation.evaluate.Protocol`.
+        evaluation: fields of `lightning_gen.evaluation.protocol.Protocol`.
         baselines: {row: {"class_path", "init_args"}} of models made from the training set by `initialize`.
         floor: the split of real data whose distance to the reference is the table's floor.
         workers: cells trained at the same time, each in a process of its own.

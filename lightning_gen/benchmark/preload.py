@@ -4,5 +4,5 @@ import matplotlib.figure  # noqa: F401
 
 import lightning_gen.cli
 import lightning_gen.diffusion.oracles
-import lightning_gen.evaluation.evaluate
+import lightning_gen.evaluation.judge
 import lightning_gen.pictures  # noqa: F401

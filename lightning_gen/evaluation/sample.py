@@ -10,7 +10,7 @@ import torch
 from lightning_gen import loading
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation import measure, ranks
-from lightning_gen.evaluation.evaluate import progress
+from lightning_gen.evaluation.progress import progress
 from lightning_gen.evaluation.ranks import Ranks
 from lightning_gen.pictures import save_samples
 from lightning_gen.specs import overridden
@@ -44,6 +44,8 @@ def sample(
     """
     if num < 1:
         raise UserError(f"at least one sample must be drawn, not {num}")
+    if batch_size < 1:
+        raise UserError(f"--batch_size must be at least 1, not {batch_size}")
     path = Path(out) if out else loading.folder_of(run) / "samples" / "sample.png"
     if path.suffix not in (".png", ".pt"):
         raise UserError(f"samples go to a .png (a picture) or a .pt (a tensor), not to {path.name!r}")

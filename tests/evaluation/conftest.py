@@ -1,7 +1,5 @@
 """A run of a small family of the user's own, made once: integers, an exact likelihood, and ways to fail."""
 
-import signal
-
 import pytest
 
 from lightning_gen.__main__ import main
@@ -116,17 +114,3 @@ def trained(place, standing):
         return run
 
     return function
-
-
-@pytest.fixture
-def guarded():
-    """A hang is a failure."""
-
-    def stop(*_):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(120)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)

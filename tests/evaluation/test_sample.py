@@ -22,3 +22,12 @@ def test_samples_are_the_same_and_in_order_on_any_number_of_ranks(trained, tmp_p
 def test_a_file_that_cannot_hold_samples_is_refused(trained, capsys):
     assert main(["sample", str(trained()), "--out=samples.jpg", "--devices=2"]) == 2
     assert "a .png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_nothing_is_refused(trained, tmp_path, capsys, size):
+    run, out = trained(), tmp_path / "samples.pt"
+    capsys.readouterr()
+    assert main(["sample", str(run), f"--batch_size={size}", f"--out={out}"]) == 2
+    error = capsys.readouterr().err
+    assert "--batch_size" in error and error.count("\n") == 1 and not out.exists()
