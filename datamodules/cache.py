@@ -12,10 +12,10 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,11 +34,40 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lightning_gen"
 
 
-def cached(name: str, key: Any, make: Callable[[], Arrays]) -> Arrays:
+class Column(NamedTuple):
+    """An array to be made. Its rows come in chunks that are written as they come, so it is never in memory as a whole."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    chunks: Iterable[np.ndarray]
+
+    def checked(self) -> Iterator[np.ndarray]:
+        """The chunks, contiguous.
+
+        Raises:
+            ValueError: they are not the rows that shape and type announce.
+        """
+        rows = 0
+        for chunk in self.chunks:
+            if chunk.dtype != self.dtype or chunk.shape[1:] != self.shape[1:]:
+                told = f"{np.dtype(self.dtype)} {self.shape[1:]}"
+                raise ValueError(f"{self.name}: rows are {chunk.dtype} {chunk.shape[1:]}, must be {told}")
+            rows += len(chunk)
+            yield np.ascontiguousarray(chunk)
+        if rows != self.shape[0]:
+            raise ValueError(f"{self.name}: {rows} rows, must be {self.shape[0]}")
+
+
+class _CannotWrite(Exception):
+    """The cache, not the maker, failed; the message is the reason."""
+
+
+def cached(name: str, key: Any, make: Callable[[], Iterable[Column]]) -> Arrays:
     """The arrays that `make` makes, from the cache if they were made before.
 
     They are mapped copy-on-write: writing to one neither fails nor reaches the file. An incomplete set is made again.
-    Where the folder cannot be written they stay in memory, with a warning.
+    Where the folder cannot be written they are made in memory (anew, if the disk filled up half way), with a warning.
 
     Args:
         name: of the data, for people who look into the folder.
@@ -46,18 +75,27 @@ def cached(name: str, key: Any, make: Callable[[], Arrays]) -> Arrays:
     """
     digest = hashlib.sha256(json.dumps([FORMAT, key], sort_keys=True).encode()).hexdigest()[:20]
     entry = cache_folder() / f"{name}-{digest}"
-    if (found := _open(entry)) is not None:
-        return found
-    arrays = make()
-    try:
-        _store(entry, arrays)
-    except OSError as error:
-        reason = error.strerror or error
-        message = f"cannot write {entry.parent} ({reason}): every process keeps its own copy of the data in memory"
-        warnings.warn(f"{message}; LIGHTNING_GEN_CACHE names another folder", stacklevel=2)
-        return arrays
     found = _open(entry)
-    return arrays if found is None else found
+    if found is None:
+        try:
+            _store(entry, make())
+            found = _open(entry)
+        except _CannotWrite as error:
+            message = f"cannot write {entry.parent} ({error}): every process keeps its own copy of the data in memory"
+            warnings.warn(f"{message}; LIGHTNING_GEN_CACHE names another folder", stacklevel=2)
+    return in_memory(make()) if found is None else found
+
+
+def in_memory(columns: Iterable[Column]) -> Arrays:
+    """The arrays, in memory."""
+    arrays: Arrays = {}
+    for column in columns:
+        array, first = np.empty(column.shape, column.dtype), 0
+        for chunk in column.checked():
+            array[first : first + len(chunk)] = chunk
+            first += len(chunk)
+        arrays[column.name] = array
+    return arrays
 
 
 def _open(entry: Path) -> Arrays | None:
@@ -69,23 +107,45 @@ def _open(entry: Path) -> Arrays | None:
         return None
 
 
-def _store(entry: Path, arrays: Arrays) -> None:
+def _store(entry: Path, columns: Iterable[Column]) -> None:
     """Writes the whole entry or nothing. Of two processes that write one entry, either may win: they are equal."""
     partial = entry.with_name(f".{entry.name}.{os.getpid()}-{secrets.token_hex(4)}")
     broken = partial.with_suffix(".broken")
-    partial.mkdir(parents=True)
     try:
-        for name, array in arrays.items():
-            np.save(partial / f"{name}.npy", array)
-        (partial / MANIFEST).write_text(json.dumps(list(arrays)))
-        if entry.exists() and _open(entry) is None:
-            with suppress(FileNotFoundError):  # another process was faster
-                entry.rename(broken)
-        try:
-            partial.rename(entry)
-        except OSError:
-            if _open(entry) is None:
-                raise
+        with _writing():
+            partial.mkdir(parents=True)
+        names = []
+        for column in columns:  # not `_writing`: what making the data raises is not the cache's fault
+            with _writing():
+                _write(partial / f"{column.name}.npy", column)
+            names.append(column.name)
+        with _writing():
+            (partial / MANIFEST).write_text(json.dumps(names))
+            if entry.exists() and _open(entry) is None:
+                with suppress(FileNotFoundError):  # another process was faster
+                    entry.rename(broken)
+            try:
+                partial.rename(entry)
+            except OSError:
+                if _open(entry) is None:
+                    raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(broken, ignore_errors=True)
+
+
+def _write(path: Path, column: Column) -> None:
+    """An npy file, sequentially: a full disk raises here, where writing to a mapped file would kill the process."""
+    header = {"descr": np.dtype(column.dtype).str, "fortran_order": False, "shape": column.shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in column.checked():
+            file.write(chunk.data)
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _CannotWrite(error.strerror or str(error)) from error

@@ -10,6 +10,7 @@ import tarfile
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,10 @@ from lightning_gen.errors import UserError
 
 TIMEOUT = 20.0
 """Seconds without an answer after which a download is given up."""
+
+
+LOCK = ".download.lock"
+"""File in the root while something is downloaded to it."""
 
 
 class DownloadedImages(ImageData):
@@ -50,19 +55,27 @@ class DownloadedImages(ImageData):
 
     def fetch(self) -> None:
         home, name = self.folder / self.home, type(self).__name__
-        if all((home / file).exists() for file in self.files):
+        lock = self.folder / LOCK
+        if self._complete() and not (self.download and lock.exists()):
             return
         mend = "name the folder that holds it by --data.init_args.root or LIGHTNING_GEN_DATA"
         if not self.download:
             raise UserError(f"there is no {name} in {home.absolute()}: {mend}, or leave download on.")
-        print(f"downloading {name} to {home.absolute()}")
         try:
-            with _quiet_and_impatient():
-                self.reader()(str(self.folder), download=True)
+            with _alone(lock):
+                if not self._complete():  # else another process downloaded it meanwhile
+                    print(f"downloading {name} to {home.absolute()}")
+                    with _quiet_and_impatient():
+                        self.reader()(str(self.folder), download=True)
+                with contextlib.suppress(OSError):
+                    lock.unlink()  # whoever waits for it, or makes a new one, finds the files complete
         except (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error) as error:
             raise UserError(
                 f"there is no {name} in {home.absolute()}, and it cannot be downloaded ({_line(error)}): {mend}."
             ) from error
+
+    def _complete(self) -> bool:
+        return all((self.folder / self.home / file).exists() for file in self.files)
 
     def identity(self) -> Any:
         stats = {file: (self.folder / self.home / file).stat() for file in self.files}
@@ -86,6 +99,18 @@ class DownloadedImages(ImageData):
 def _line(error: Exception) -> str:
     """What an error says, in a line; its kind, where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """One process at a time, also of the machines that share the folder; any number where locks cannot be had."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):  # no POSIX, a folder or a file system that does not allow it
+            import fcntl
+
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(lock.open("a")), fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 import zipfile
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -21,11 +19,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datamodules.images import ImageData, Images, square, to_array
+from datamodules.image_files import SUFFIXES, Archive, Files, Folder
+from datamodules.images import ImageData, Images
+from datamodules.pixels import UnknownRange, eight_bits, square, to_array
 from lightning_gen.errors import UserError
 
 PARTS = ("train", "val", "test")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 
 TASK = 64
 """Images a thread decodes at a time."""
@@ -34,65 +33,11 @@ PATIENCE = 5.0
 """Seconds between lines that say how far the decoding is."""
 
 
-class Files(ABC):
-    """The image files below a place.
-
-    Attributes:
-        path: of the place.
-        stamps: {name relative to the place, with slashes: primitives that change with the file's content}, sorted.
-    """
-
-    path: Path
-    stamps: dict[str, tuple[int, int]]
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """The content of a file; called by many threads at once."""
-
-
-class Folder(Files):
-    """The images in a folder and those below it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        found = {}
-        for folder, _, names in os.walk(path, followlinks=True):
-            for file in (Path(folder, name) for name in names):
-                if _is_image(name := file.relative_to(path).as_posix()):
-                    stat = file.stat()
-                    found[name] = (stat.st_size, stat.st_mtime_ns)
-        self.stamps = dict(sorted(found.items()))
-
-    def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
-
-
-class Archive(Files):
-    """The images in a zip. A folder that holds all there is, as archives often have one, is not part of the names."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise UserError(f"{path} cannot be read as a zip ({error}): is it complete?") from error
-        self._lock = threading.Lock()  # threads that open files of one archive miscount its references
-        found = {info.filename: (info.file_size, info.CRC) for info in self._zip.infolist() if _is_image(info.filename)}
-        wrapper = os.path.commonpath(found) if found else ""
-        while wrapper and not all("/" in name[len(wrapper) + 1 :] for name in found):  # class folders stay
-            wrapper = os.path.dirname(wrapper)
-        self._prefix = f"{wrapper}/" if wrapper else ""
-        self.stamps = {name.removeprefix(self._prefix): found[name] for name in sorted(found)}
-
-    def read(self, name: str) -> bytes:
-        with self._lock:
-            return self._zip.read(self._prefix + name)
-
-
 class ImageFolder(ImageData):
     """Images of any format and size, one folder a class, classes by name; images in no class folder have no labels.
 
-    Without val/, a tenth of the training images is cut off for it; without test/, another tenth.
+    Sixteen bits become eight, images are turned upright by their EXIF orientation, and what is transparent lies on
+    black. Without val/, a tenth of the training images is cut off for it; without test/, another tenth.
 
     Args:
         path: of a folder or a zip; a relative one is looked for here, then below the root. In it are class folders, or
@@ -122,7 +67,11 @@ class ImageFolder(ImageData):
     def class_names(self) -> tuple[str, ...]:
         """Names of the class folders, sorted: label k is the k-th; empty where there are none."""
         names = {part: {name for _, name in members if name is not None} for part, members in self._members.items()}
-        for part in names:
+        for part, members in self._members.items():
+            if names["train"] and any(label is None for _, label in members):
+                raise UserError(
+                    f"{self._files.path}: {part}/ has no class folders, but train/ has: make them, or move it."
+                )
             if extra := sorted(names[part] - names["train"]):
                 raise UserError(f"{self._files.path}: {part}/ has a class {extra[0]!r} that train/ has not.")
         return tuple(sorted(names["train"]))
@@ -196,16 +145,14 @@ class ImageFolder(ImageData):
         """An image, uint8 [C, H, W], resized if it must be."""
         try:
             with Image.open(BytesIO(self._files.read(name))) as file:
-                image = file.convert("L" if self.grey else "RGB")
+                image = eight_bits(file, self.grey)
+        except UnknownRange as error:
+            raise UserError(
+                f"{self._files.path}: the image {name} holds {error}: convert it to a PNG of 8 or 16 bits."
+            ) from error
         except (OSError, SyntaxError, ValueError, EOFError, zipfile.BadZipFile, zlib.error,
                 Image.DecompressionBombError) as error:  # fmt: skip
             raise UserError(f"{self._files.path}: the image {name} cannot be read: remove or replace it.") from error
         if self.resize is not None and image.size != (self.resize, self.resize):
             image = square(image, self.resize)
         return to_array(image)
-
-
-def _is_image(name: str) -> bool:
-    """Whether a name is that of an image, and no part of it hidden or what macOS leaves in archives."""
-    steps = name.split("/")
-    return name.lower().endswith(SUFFIXES) and not any(step.startswith(".") or step == "__MACOSX" for step in steps)

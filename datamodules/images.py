@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import os
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -12,23 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from datamodules.base import DataModule, Examples
 from datamodules.binarization import Binarization
-from datamodules.cache import Arrays, cached
+from datamodules.cache import Column, cached, in_memory
+from datamodules.pixels import quantize, resize_images
 from datamodules.stratify import stratified_order
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource, derive_seed
 from lightning_gen.specs import describe
 
-FORMAT = 1
+FORMAT = 2
 """Of what is made of a source; to be raised whenever equal settings would give other integers."""
 
-CHUNK = 4096
-"""Images that bits are drawn for at a time."""
+CHUNK = 1024
+"""Images that are resized, padded, and drawn bits for at a time."""
 
 Images = tuple[Tensor, Tensor | None]
 """A part of a source: greys uint8 [N, C, H, W], and labels int64 [N] or None."""
@@ -60,6 +62,7 @@ class ImageData(DataModule):
         native_shape: of the source's images, (C, H, W).
         native_classes: number of the source's classes; None where it has no labels.
         held_out: share of the source's training part that is cut off for a split the source itself lacks.
+        stretches: further splits that are views of `train`: the shares of it at which each begins and ends.
 
     Raises:
         UserError: settings that cannot be; a source that is not there or cannot be read.
@@ -68,6 +71,7 @@ class ImageData(DataModule):
     native_shape: tuple[int, int, int]
     native_classes: int | None
     held_out: dict[str, Fraction]
+    stretches: dict[str, tuple[Fraction, Fraction]] = {}  # noqa: RUF012
 
     def __init__(
         self,
@@ -155,17 +159,16 @@ class ImageData(DataModule):
     def load(self) -> dict[str, Examples]:
         _ = self.num_classes  # refuses unknown classes before the source is read
         self.fetch()
-        made_by = {name: getattr(self, name) for name in ("resize", "pad", "levels", "classes", "split_seed")}
-        key = [FORMAT, type(self).__qualname__, made_by, describe(self.binarization), self.identity()]
-        arrays = cached(type(self).__name__.lower(), key, self._make)
+        key = self._key()
+        arrays = in_memory(self._make()) if key is None else cached(type(self).__name__.lower(), key, self._make)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        splits = {}
-        for name, x in tensors.items():
-            name, _, kind = name.partition(".")
-            if kind == "x":
-                splits[name] = self._first(name, Examples(x, tensors.get(f"{name}.y")))
+        x, y = ({name[:-2]: value for name, value in tensors.items() if name.endswith(end)} for end in (".x", ".y"))
+        splits = {name: self._first(name, Examples(x[name], y.get(name))) for name in x}
+        for name in self.stretches:
+            rows = slice(*tensors[f"{name}.rows"].tolist())
+            splits[name] = Examples(x["train"][rows], y["train"][rows] if y else None)
         if "train.greys" in tensors:
-            self._greys = self._first("train", Examples(tensors["train.greys"], tensors.get("train.y")))
+            self._greys = self._first("train", Examples(tensors["train.greys"], y.get("train")))
         return splits
 
     def training_examples(self) -> Examples:
@@ -182,49 +185,72 @@ class ImageData(DataModule):
 
     # ---- from the source to splits --------------------------------------------------------------------------------
 
-    def cut(self, labels: dict[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        """{split: (part of the source, its images, int64)}, of all classes, from each part's labels [N]."""
-        splits = {}
-        for part, y in labels.items():
-            names = [name for name in self.held_out if part == "train" and name not in labels]
-            sizes = [max(1, int(len(y) * self.held_out[name])) for name in names]
-            keys = (self.split_seed,) if names else ()  # a part that nothing is cut off never changes
-            order = stratified_order(y, derive_seed("split", part, *keys))
-            for name, index in zip([*names, part], order.split([*sizes, max(0, len(y) - sum(sizes))])):
-                splits[name] = (part, index)
-        return splits
+    def cut(self, part: str, y: Tensor) -> dict[str, Tensor]:
+        """{split: its images, int64, of all classes}, of a part of the source with labels `y` [N]."""
+        names = [name for name in self.held_out if part == "train" and name not in self.parts()]
+        sizes = torch.tensor([max(1, int(len(y) * self.held_out[name])) for name in names], dtype=torch.int64)
+        keys = (self.split_seed,) if names else ()  # a part that nothing is cut off never changes
+        order = stratified_order(y, derive_seed("split", part, *keys))
+        return dict(zip([*names, part], order.tensor_split(sizes.cumsum(0))))  # empty where images are too few
 
-    def _make(self) -> Arrays:
-        """The arrays of all splits: NAME.x, NAME.y if there are labels, and train.greys if training draws bits."""
-        sources = {part: self.read(part) for part in self.parts()}
-        labels = {part: torch.zeros(len(x)).long() if y is None else y for part, (x, y) in sources.items()}
-        fresh = self.binarization is not None and self.binarization.fresh
-        arrays: Arrays = {}
-        splits = self.cut(labels)
-        for part in list(sources):
-            x, y = sources.pop(part)
-            greys = functional.pad(resize_images(x, self.resize), [self.pad] * 4) if self.resize or self.pad else x
-            values = self._encode(greys, part)
-            for name, index in ((name, index) for name, (of, index) in splits.items() if of == part):
-                if self.classes is not None:
-                    index = index[torch.isin(labels[part][index], torch.tensor(self.classes))]
-                if len(index) == 0:
-                    raise UserError(f"{type(self).__name__} has too few images: the split {name!r} is empty.")
-                arrays[f"{name}.x"] = values[index].numpy()
-                if name == "train" and fresh:
-                    arrays["train.greys"] = greys[index].numpy()
-                if y is not None:
-                    arrays[f"{name}.y"] = self._relabel(y[index]).numpy()
-        return arrays
+    def _key(self) -> Any:
+        """Primitives that the arrays depend on; None where they cannot be told, in a class without a source file."""
+        kind = type(self)
+        own = kind.__mro__[: kind.__mro__.index(ImageData)]
+        try:
+            code = [_file_digest(each) for each in own if each.__module__.partition(".")[0] != __package__]
+        except (OSError, TypeError):  # a notebook's class: its `read` may change and nothing tell
+            return None
+        made_by = {name: getattr(self, name) for name in ("resize", "pad", "levels", "classes", "split_seed")}
+        cuts = {name: str(value) for name, value in self.held_out.items()}
+        cuts |= {name: [str(value) for value in values] for name, values in self.stretches.items()}
+        source = [f"{kind.__module__}.{kind.__qualname__}", code, list(self.parts()), self.identity()]
+        return [FORMAT, source, cuts, made_by, describe(self.binarization)]
 
-    def _encode(self, greys: Tensor, part: str) -> Tensor:
-        """Greys [N, C, H, W], all of a part, as integers {0..levels-1}."""
-        if self.binarization is None:
-            return quantize(greys, self.levels)
-        values = torch.empty_like(greys)
-        for rows in torch.arange(len(greys)).split(CHUNK):  # the draws of a chunk are floats
-            values[rows[0] : rows[-1] + 1] = self.binarization.fixed(greys[rows[0] : rows[-1] + 1], rows, part)
-        return values
+    def _make(self) -> Iterator[Column]:
+        """NAME.x of all splits, NAME.y if there are labels, train.greys if training draws bits, NAME.rows of stretches.
+
+        No more than one part of the source is in memory at once.
+        """
+        for part in self.parts():
+            yield from self._columns_of_part(part)
+
+    def _columns_of_part(self, part: str) -> Iterator[Column]:
+        x, y = self.read(part)
+        labels = torch.zeros(len(x), dtype=torch.int64) if y is None else y
+        for name, index in self.cut(part, labels).items():
+            kept = torch.ones(len(index), dtype=torch.bool)
+            if self.classes is not None:
+                kept = torch.isin(labels[index], torch.tensor(self.classes))
+            yield from self._columns_of_split(name, part, x, y, index[kept])
+            for stretch, shares in self.stretches.items() if name == "train" else ():
+                first, last = (int(kept[: int(len(index) * share)].sum()) for share in shares)
+                self._refuse_empty(stretch, last - first)
+                yield Column(f"{stretch}.rows", (2,), np.int64, [np.array([first, last])])
+
+    def _columns_of_split(self, name: str, part: str, x: Tensor, y: Tensor | None, index: Tensor) -> Iterator[Column]:
+        self._refuse_empty(name, len(index))
+        shape = (len(index), *self.shape)
+        values = (self._encode(greys, rows, part).numpy() for rows, greys in self._greys_of(x, index))
+        yield Column(f"{name}.x", shape, np.uint8, values)
+        if name == "train" and self.binarization is not None and self.binarization.fresh:
+            yield Column("train.greys", shape, np.uint8, (greys.numpy() for _, greys in self._greys_of(x, index)))
+        if y is not None:
+            yield Column(f"{name}.y", (len(index),), np.int64, [self._relabel(y[index]).numpy()])
+
+    def _refuse_empty(self, name: str, num: int) -> None:
+        if num == 0:
+            raise UserError(f"{type(self).__name__} has too few images: the split {name!r} is empty.")
+
+    def _greys_of(self, x: Tensor, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks of (`index`, those images of `x` [N, C, H, W] resized and padded)."""
+        for rows in index.split(CHUNK):
+            greys = resize_images(x[rows], self.resize)
+            yield rows, functional.pad(greys, [self.pad] * 4) if self.pad else greys
+
+    def _encode(self, greys: Tensor, rows: Tensor, part: str) -> Tensor:
+        """Greys [B, C, H, W], which are images `rows` [B] of a part, as integers {0..levels-1}."""
+        return quantize(greys, self.levels) if self.binarization is None else self.binarization.fixed(greys, rows, part)
 
     def _relabel(self, y: Tensor) -> Tensor:
         return y if self.classes is None else (y[:, None] == torch.tensor(self.classes)).long().argmax(1)
@@ -239,36 +265,6 @@ class ImageData(DataModule):
         return Examples(examples.x[:num], None if examples.y is None else examples.y[:num])
 
 
-def quantize(x: Tensor, levels: int) -> Tensor:
-    """floor(x levels / 256), uint8 {0..levels-1}, of greys `x` uint8."""
-    if levels == 256:
-        return x
-    table = (np.arange(256) * levels // 256).astype(np.uint8)
-    return torch.from_numpy(table[x.numpy()])
-
-
-def square(image: Image.Image, side: int) -> Image.Image:
-    """The central square of an image, resized to `side` (bicubic; when it shrinks, over all pixels it covers)."""
-    width, height = image.size
-    edge = min(width, height)
-    if width != height:  # not by `resize(box=...)`, which looks at the pixels around the box
-        left, top = (width - edge) // 2, (height - edge) // 2
-        image = image.crop((left, top, left + edge, top + edge))
-    return image.resize((side, side), Image.Resampling.BICUBIC)
-
-
-def to_array(image: Image.Image) -> np.ndarray:
-    """uint8 [C, H, W] of an image of mode L or RGB."""
-    pixels = np.asarray(image)
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def resize_images(x: Tensor, side: int | None) -> Tensor:
-    """Images uint8 [N, C, H, W] with C = 1 or 3, each made `square`; as they are where they have that size."""
-    if side is None or x.shape[-2:] == (side, side):
-        return x
-    out = np.empty((*x.shape[:2], side, side), dtype=np.uint8)
-    pixels = x.permute(0, 2, 3, 1).contiguous().numpy()
-    for row, image in enumerate(pixels.squeeze(-1) if x.shape[1] == 1 else pixels):
-        out[row] = to_array(square(Image.fromarray(image), side))
-    return torch.from_numpy(out)
+def _file_digest(kind: type) -> str:
+    """Of the file that a class is written in. Raises OSError or TypeError where there is none."""
+    return hashlib.sha256(Path(inspect.getsourcefile(kind) or "").read_bytes()).hexdigest()

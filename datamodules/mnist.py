@@ -5,8 +5,6 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from torch import Tensor
-
 from datamodules.downloads import DownloadedImages
 
 REAL = Fraction(2, 11)
@@ -24,6 +22,7 @@ class MNIST(DownloadedImages):
     native_shape = (1, 28, 28)
     native_classes = 10
     held_out = {"val": Fraction(1, 12)}  # noqa: RUF012
+    stretches = {"real": (Fraction(0), REAL), "extractor": (REAL, Fraction(1))}  # noqa: RUF012
     home = "MNIST/raw"
     files = (
         "train-images-idx3-ubyte",
@@ -40,12 +39,6 @@ class MNIST(DownloadedImages):
         from torchvision.datasets import MNIST
 
         return MNIST
-
-    def cut(self, labels: dict[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-        splits = super().cut(labels)
-        part, train = splits["train"]
-        num = int(len(train) * REAL)
-        return splits | {"real": (part, train[:num]), "extractor": (part, train[num:])}
 
 
 class FashionMNIST(MNIST):

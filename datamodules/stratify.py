@@ -14,8 +14,8 @@ def stratified_order(y: Tensor, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(seed)
     place = torch.empty(len(y), dtype=torch.float64)
-    for label in y.unique():
-        members = (y == label).nonzero().flatten()
+    _, sizes = y.unique(return_counts=True)  # by label, as the sort is
+    for members in y.argsort(stable=True).split(sizes.tolist()):
         offset = torch.rand((), generator=generator, dtype=torch.float64)
         place[members] = (torch.randperm(len(members), generator=generator) + offset) / len(members)
     return place.argsort(stable=True)

@@ -1,11 +1,13 @@
 """Where downloaded data are looked for, and what is said when they are not there."""
 
+import fcntl
 import urllib.error
 
 import pytest
 import torch
 import torchvision.datasets
 
+from datamodules.downloads import LOCK
 from datamodules.mnist import MNIST
 from lightning_gen.errors import UserError
 
@@ -102,3 +104,48 @@ def test_a_file_that_changed_is_read_again(write_idx):
     file.write_bytes(content)
     after = MNIST(root=str(root)).split("test")
     assert (before.x != after.x).flatten(1).any(1).sum() == 1
+
+
+# Many that download at once
+
+
+def finish(root, hidden) -> None:
+    for file in hidden:
+        file.rename(root / "MNIST/raw" / file.name)
+
+
+@pytest.fixture
+def absent(write_idx, tmp_path):
+    """(root, MNIST's files, which lie elsewhere): what a download has yet to bring."""
+    root = write_idx()
+    (tmp_path / "mirror").mkdir()
+    return root, [file.rename(tmp_path / "mirror" / file.name) for file in sorted((root / "MNIST/raw").iterdir())]
+
+
+def test_what_another_machine_downloads_meanwhile_is_not_downloaded_again(absent, monkeypatch, capsys):
+    root, hidden = absent
+    monkeypatch.setattr(fcntl, "flock", lambda *args: finish(root, hidden))  # it had the lock until it was done
+    assert len(MNIST(root=str(root)).split("test")) == 20
+    assert not capsys.readouterr().out and [path.name for path in root.iterdir()] == ["MNIST"]
+
+
+def test_files_that_another_machine_still_writes_are_waited_for(write_idx, monkeypatch):
+    root, waited = write_idx(), []
+    (root / LOCK).touch()
+    monkeypatch.setattr(fcntl, "flock", lambda *args: waited.append(args))
+    MNIST(root=str(root)).fetch()
+    MNIST(root=str(root)).fetch()
+    assert len(waited) == 1  # then they are complete, and nothing is locked
+
+
+def test_while_one_downloads_the_root_is_locked(absent, monkeypatch):
+    root, hidden = absent
+
+    def download(*args, **kwargs):
+        with (root / LOCK).open() as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        finish(root, hidden)
+
+    monkeypatch.setattr(MNIST, "reader", lambda self: download)
+    MNIST(root=str(root)).fetch()
+    assert not (root / LOCK).exists()

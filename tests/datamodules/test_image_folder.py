@@ -206,6 +206,25 @@ def test_a_class_that_training_lacks_is_refused(tmp_path):
     assert refusal(folder) == f"{folder}: test/ has a class 'dog' that train/ has not."
 
 
+def test_a_part_without_the_classes_of_training_is_refused(tmp_path):
+    folder = write(tmp_path / "images", *grid("train/"), "test/0.png")
+    assert refusal(folder).startswith(f"{folder}: test/ has no class folders, but train/ has")
+
+
+@pytest.mark.parametrize("num", [1, 2])
+def test_too_few_images_are_refused(tmp_path, num):
+    folder = write(tmp_path / "images", *(f"a/{k}.png" for k in range(num)))
+    assert "ImageFolder has too few images: the split" in refusal(folder)
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_an_image_of_32_bits_is_named(tmp_path, mode):
+    folder = write(tmp_path / "images", *grid())
+    picture(1, channels=1).convert(mode).save(folder / "bee" / "99.tif")
+    message = f"the image bee/99.tif holds pixels of 32 bits (mode {mode}): convert it to a PNG of 8 or 16 bits."
+    assert refusal(folder) == f"{folder}: {message}"
+
+
 @needs_cifar
 def test_the_real_zip_is_listed_quickly_and_has_its_classes():
     data = ImageFolder("cifar10_jpeg.zip", resize=32)

@@ -1,15 +1,17 @@
 """Image data: splits that nothing but their seed moves, and what is done to the images in them."""
 
+import importlib.util
 import shutil
+import sys
+import weakref
+from fractions import Fraction
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch.nn import functional
 
 from datamodules.binarization import Dynamic, Static, Threshold
-from datamodules.images import quantize, resize_images
+from datamodules.pixels import quantize, resize_images
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import GeneratorSource
 
@@ -144,28 +146,36 @@ def test_a_source_with_too_few_images_for_its_splits_is_refused(memory):
         data.split("train")
 
 
-# Pixels
+def stretched(memory, **options):
+    stretches = {"head": (Fraction(0), Fraction(1, 3)), "tail": (Fraction(1, 3), Fraction(1))}
+    return type("Stretched", (type(memory()),), {"stretches": stretches})(batch_size=8, **options)
 
 
-@pytest.mark.parametrize("levels", [2, 3, 17, 100, 255, 256])
-def test_quantisation_keeps_the_order_and_uses_every_level_evenly(levels):
-    greys = torch.arange(256, dtype=torch.uint8)
-    values = quantize(greys, levels).long()
-    assert (values.diff() >= 0).all()
-    counts = torch.bincount(values, minlength=levels)
-    assert len(counts) == levels and counts.max() - counts.min() <= 1
-    assert torch.equal(values, (greys.double() / 256 * levels).floor().long())
+@pytest.mark.parametrize("options", [{}, {"classes": [4, 1]}, {"num_train": 9}], ids=str)
+def test_stretches_are_the_parts_of_train_and_are_stored_once(memory, options, cache):
+    whole, cut = stretched(memory), stretched(memory, **options)
+    full = stretched(memory, **{**options, "num_train": None}).split("train")
+    head, tail = cut.split("head"), cut.split("tail")
+    for name in ("x", "y"):
+        assert torch.equal(torch.cat([getattr(head, name), getattr(tail, name)]), getattr(full, name))
+    assert set(keys(head)) <= set(keys(whole.split("train"))[: 270 // 3])  # whichever classes are kept
+    assert head.x.untyped_storage().data_ptr() == cut.split("train").x.untyped_storage().data_ptr()
+    assert not list(cache.glob("*/head.x.npy"))
 
 
-def test_resizing_is_that_of_pillow_on_the_central_square():
-    x = torch.randint(256, (3, 3, 8, 12), generator=torch.Generator().manual_seed(0)).byte()
-    for image, found in zip(x, resize_images(x, 5)):
-        centre = Image.fromarray(image[:, :, 2:10].permute(1, 2, 0).contiguous().numpy())
-        expected = torch.from_numpy(np.array(centre.resize((5, 5), Image.Resampling.BICUBIC)))
-        assert torch.equal(found.permute(1, 2, 0), expected)
-    grey = x[:, :1, :, 2:10]
-    assert resize_images(grey, 16).shape == (3, 1, 16, 16)
-    assert resize_images(grey, 8) is grey
+def test_no_more_than_one_part_is_in_memory(parts):
+    data, alive = parts("train", "val", "test"), []
+    read = data.read
+
+    def watched(part):
+        assert not any(part() is not None for part in alive)
+        x, y = read(part)
+        alive.append(weakref.ref(x))
+        return x, y
+
+    data.read = watched
+    data.split("train")
+    assert len(alive) == 3
 
 
 # Augmentation
@@ -272,3 +282,49 @@ def test_preparing_fills_the_cache(memory):
     memory().prepare_data()
     data = memory()
     assert len(data.split("test")) == 60 and data.reads == 0
+
+
+OWN = """
+from fractions import Fraction
+import torch
+from datamodules import ImageData
+class Own(ImageData):
+    native_shape, native_classes, held_out = (1, 2, 2), 2, {"val": Fraction(1, 2)}
+    def identity(self): return 0
+    def parts(self): return ("train", "test")
+    def read(self, part): return torch.full((40, 1, 2, 2), 7, dtype=torch.uint8), torch.arange(40) % 2
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """own(source): the data set of a user's own file with this content."""
+
+    def function(source: str, module: str = "own_data"):
+        (tmp_path / "own_data.py").write_text(source)
+        spec = importlib.util.spec_from_file_location(module, tmp_path / "own_data.py")
+        monkeypatch.setitem(sys.modules, module, importlib.util.module_from_spec(spec))
+        exec(compile(source, str(tmp_path / "own_data.py"), "exec"), vars(sys.modules[module]))
+        return sys.modules[module].Own(batch_size=8)
+
+    return function
+
+
+def test_a_users_edited_class_is_made_anew(own, cache):
+    assert [own(OWN).split("train").x.unique().tolist() for _ in range(2)] == [[7], [7]]
+    assert len(list(cache.iterdir())) == 1
+    assert own(OWN.replace(", 7,", ", 8,")).split("train").x.unique().tolist() == [8]
+    assert len(own(OWN.replace("(1, 2)}", "(1, 4)}")).split("val")) == 10
+    assert len(list(cache.iterdir())) == 3
+
+
+def test_classes_of_one_name_and_other_shares_have_entries_of_their_own(memory):
+    for share in (Fraction(1, 10), Fraction(1, 2)):
+        named = type("Same", (type(memory()),), {"held_out": {"val": share}})
+        assert len(named(batch_size=8).split("val")) == 300 * share
+
+
+def test_a_class_without_a_file_is_not_cached(own, cache, monkeypatch):
+    data = own(OWN)
+    monkeypatch.delitem(sys.modules, "own_data")
+    assert data.split("train").x.unique().tolist() == [7] and not cache.exists()

@@ -29,3 +29,8 @@ def test_parts_are_sorted_stretches_of_the_order():
     assert [sorted(part.tolist()) for part in stratified_order(y, 2).split([30, 70])] == [
         part.tolist() for part in stratified(y, [30, 70], 2)
     ]
+
+
+def test_the_order_never_moves():
+    # shipped extractors were fitted on one side of splits that it makes
+    assert stratified_order(torch.tensor([5, 0, 5, 2, 2, 0, 5, 5, 2, 0]), 7).tolist() == [5, 2, 4, 1, 6, 8, 0, 9, 3, 7]

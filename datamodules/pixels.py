@@ -1,0 +1,73 @@
+"""Greys of images: eight bits of what a file holds, the central square, levels. Nothing of data sets."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+
+class UnknownRange(ValueError):
+    """Pixels whose black and white no file says."""
+
+
+def eight_bits(image: Image.Image, grey: bool) -> Image.Image:
+    """An image of mode L or RGB, upright by its EXIF orientation.
+
+    Sixteen bits become round(value / 257), so that black and white stay what they are; what is transparent lies on
+    black.
+
+    Raises:
+        UnknownRange: pixels of 32 bits.
+    """
+    if image.mode in ("I", "F"):
+        raise UnknownRange(f"pixels of 32 bits (mode {image.mode})")
+    image.load()
+    # damaged metadata of an image that is whole say nothing
+    with contextlib.suppress(struct.error, SyntaxError, ValueError, LookupError, TypeError, OSError):
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
+    elif "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return image.convert("L" if grey else "RGB")
+
+
+def quantize(x: Tensor, levels: int) -> Tensor:
+    """floor(x levels / 256), uint8 {0..levels-1}, of greys `x` uint8."""
+    if levels == 256:
+        return x
+    table = (np.arange(256) * levels // 256).astype(np.uint8)
+    return torch.from_numpy(table[x.numpy()])
+
+
+def square(image: Image.Image, side: int) -> Image.Image:
+    """The central square of an image, resized to `side` (bicubic; when it shrinks, over all pixels it covers)."""
+    width, height = image.size
+    edge = min(width, height)
+    if width != height:  # not by `resize(box=...)`, which looks at the pixels around the box
+        left, top = (width - edge) // 2, (height - edge) // 2
+        image = image.crop((left, top, left + edge, top + edge))
+    return image.resize((side, side), Image.Resampling.BICUBIC)
+
+
+def to_array(image: Image.Image) -> np.ndarray:
+    """uint8 [C, H, W] of an image of mode L or RGB."""
+    pixels = np.asarray(image)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def resize_images(x: Tensor, side: int | None) -> Tensor:
+    """Images uint8 [N, C, H, W] with C = 1 or 3, each made `square`; as they are where they have that size."""
+    if side is None or x.shape[-2:] == (side, side):
+        return x
+    out = np.empty((*x.shape[:2], side, side), dtype=np.uint8)
+    pixels = x.permute(0, 2, 3, 1).contiguous().numpy()
+    for row, image in enumerate(pixels.squeeze(-1) if x.shape[1] == 1 else pixels):
+        out[row] = to_array(square(Image.fromarray(image), side))
+    return torch.from_numpy(out)
