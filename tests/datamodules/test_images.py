@@ -248,7 +248,7 @@ def test_a_second_construction_reads_nothing_of_the_source(memory):
 @pytest.mark.parametrize(
     "options",
     [{"levels": 8}, {"resize": 5}, {"pad": 1}, {"classes": [1]}, {"split_seed": 2}, {"binarization": Threshold()}],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_other_settings_are_other_entries(memory, options):
     memory().split("train")
