@@ -51,7 +51,7 @@ class DataModule(LightningDataModule, ABC):
         self.micro_batch_size = micro_batch_size
         self.eval_batch_size = eval_batch_size
         self._splits: dict[str, Examples] | None = None
-        self._interval: int | None = None  # of validation, in optimizer steps
+        self._counted: Any = None  # the trainer whose interval of validation is in micro-batches already
         BatchLayout(batch_size, micro_batch_size)  # refused here, not after minutes in a queue
         if eval_batch_size < 1:
             raise UserError(f"eval_batch_size must be at least 1, not {eval_batch_size}.")
@@ -122,8 +122,8 @@ class DataModule(LightningDataModule, ABC):
                 f"{accumulation}: leave it out."
             )
         # Lightning counts the interval in micro-batches; configs mean optimizer steps, on any number of ranks.
-        if isinstance(self.trainer.val_check_interval, int) and self._interval is None:
-            self._interval = self.trainer.val_check_interval
+        if isinstance(self.trainer.val_check_interval, int) and self._counted is not self.trainer:
+            self._counted = self.trainer
             self.trainer.val_check_interval *= accumulation
         self.trainer.accumulate_grad_batches = accumulation
 

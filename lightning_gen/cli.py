@@ -26,6 +26,7 @@ from lightning_gen.callbacks import EMA, Checkpoints, Progress, RunBegins, Sampl
 from lightning_gen.errors import Interrupted, UserError
 from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
 from lightning_gen.loading import fill, read_checkpoint
+from lightning_gen.refusals import options
 from lightning_gen.run_directory import write_atomically, write_csv
 from lightning_gen.run_entry import choose_directory, enter
 
@@ -250,9 +251,8 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
 
 def _with_own_config(verb: str, args: list[str]) -> list[str]:
     """The arguments with the run's own config where they name none; a verb that judges then uses one device."""
-    named = any(arg.split("=")[0] in ("-c", "--config", "--model") for arg in args)
-    runs = [value for flag, value in zip(args, args[1:]) if flag == "--run"]
-    runs += [arg.removeprefix("--run=") for arg in args if arg.startswith("--run=")]
+    named = any(option in ("c", "config", "model") for option, _ in options(args))
+    runs = [value for option, value in options(args) if option == "run"]
     if named or not runs or not (Path(runs[-1]) / "config.yaml").exists():
         return args
     here = [] if verb == "fit" else ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]

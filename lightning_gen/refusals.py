@@ -127,7 +127,7 @@ def _missing(key: list[str], complaint: str, parsers: list, verb: str, args: lis
     needed = [name.removeprefix(f"{verb}.") for name in match[1].split(", ")]
     if not {"model", "data"} & set(needed):
         return f"{', '.join(needed)} must be given: lightning-gen {verb} --help says how"
-    run = next((value for option, value in _options(args) if option == "run"), None)
+    run = next((value for option, value in options(args) if option == "run"), None)
     if verb == "fit":
         return f"there is no {' and no '.join(sorted(needed, reverse=True))}: give --config FILE, or --model and --data"
     if run is None:
@@ -239,7 +239,7 @@ def _words(kind: str) -> list[str]:
 # ---- the files that a command line names --------------------------------------------------------------------------
 
 
-def _options(args: list[str]) -> Iterator[tuple[str, str]]:
+def options(args: list[str]) -> Iterator[tuple[str, str]]:
     """(option, value) of `--option value` and `--option=value`, in order."""
     for i, arg in enumerate(args):
         option, equals, value = arg.partition("=")
@@ -249,7 +249,7 @@ def _options(args: list[str]) -> Iterator[tuple[str, str]]:
 
 def _broken_files(args: list[str]) -> Iterator[str]:
     """What is wrong with the config files that a command line names, and with those that they name in turn."""
-    for option, value in _options(args):
+    for option, value in options(args):
         if option in ("c", "config") or value.endswith(_CONFIG):
             if option in ("c", "config") and not value.endswith(_CONFIG) and ("\n" in value or ":" in value):
                 continue  # a config written out on the command line

@@ -84,7 +84,8 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
                 f"{run} belongs to another config ({_shown(different)}): give another --run, and --init_from {run} to start "
                 "from its weights"
             )
-    newest = newest_whole(checkpoint_files(run))
+    # every byte of it is read: not where another is judged
+    newest = None if verb != "fit" and ckpt_path else newest_whole(checkpoint_files(run))
     if verb == "fit" and ckpt_path and newest is not None and Path(ckpt_path).resolve() != newest.resolve():
         raise UserError(
             f"{run} has a checkpoint of its own, {newest.name}: resume it without --ckpt_path, or begin a new run from the "
@@ -108,8 +109,8 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
 def _config(file: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is damaged: delete it, and the run takes the config at hand for its own") from error
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
     if not isinstance(content, dict):
         raise UserError(f"{file} is damaged: delete it, and the run takes the config at hand for its own")
     return content

@@ -1,7 +1,6 @@
 """A run killed with SIGKILL, as often and wherever it may be, ends as the uninterrupted one: bit for bit, row for row."""
 
 import csv
-import multiprocessing
 import os
 import random
 import runpy
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from lightning_gen.__main__ import main
+from lightning_gen.processes import context
 from lightning_gen.run_directory import checkpoint_files
 
 TOY = str(Path(__file__).resolve().parents[1] / "configs" / "experiment" / "toy_diffusion.yaml")
@@ -74,11 +74,9 @@ def fit_and_die(args: list[str], place: str, count: int) -> None:
 
 def killed(args: list[str], place: str, count: int) -> bool:
     """Whether the run died there; False if it came to its end before."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightning_gen.benchmark.preload"])
     # by its path: a child of the fork server cannot import a test module by name
     job = {"path_name": __file__, "init_globals": {"death": (args, place, count)}, "run_name": "dying"}
-    process = context.Process(target=runpy.run_path, kwargs=job)
+    process = context("lightning_gen.benchmark.preload").Process(target=runpy.run_path, kwargs=job)
     process.start()
     process.join(timeout=120)
     assert process.exitcode in (0, -signal.SIGKILL)

@@ -98,6 +98,12 @@ def test_a_partial_step_is_made_again_and_accumulation_may_change(tmp_path, micr
     assert second.seen == {k: batch for k, batch in enumerate(batches(37, 8, 0, 12)) if k >= 7}
 
 
+def test_the_interval_of_validation_is_of_steps_for_every_trainer_of_a_data_module():
+    data = Counted(batch_size=8, micro_batch_size=4)
+    for interval in (3, 5):
+        assert fit(data, 1, val_check_interval=interval).trainer.val_check_interval == 2 * interval
+
+
 def test_a_second_fit_of_the_same_trainer_goes_on():
     data, module = Counted(batch_size=8, micro_batch_size=4), Recorder()
     trainer = Trainer(max_epochs=-1, max_steps=3, accelerator="cpu", logger=False, enable_checkpointing=False,
