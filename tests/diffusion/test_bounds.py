@@ -12,6 +12,7 @@ from lightning_gen.diffusion import (
     Linear,
     LinearBeta,
     LinearLogSNR,
+    Prediction,
     Sigmoid,
     TrainingSetDenoiser,
     VariancePreserving,
@@ -69,12 +70,12 @@ def test_mean_bound_of_gaussian_data_is_tight(schedule, path, logsnr_min):
 def test_excess_of_the_discrete_bound_falls_as_one_over_steps():
     """Gaussian data in closed form: L_T - L_inf = sum over steps of a Riemann error, halved when T doubles."""
     path, schedule = VariancePreserving(), Cosine(logsnr_min=-8.0, logsnr_max=8.0)
-    x = gaussian_data(256, seed=3)
+    x = gaussian_data(1024, seed=3)
     denoiser = GaussianDenoiser(torch.zeros(3, dtype=torch.float64), torch.diag(S**2), path)
 
     def diffusion(steps, draws):
         terms = VariationalBound(steps)(denoiser, schedule, VectorDecoder(), x, None, draws, GeneratorSource(4)).terms
-        return -terms["diffusion"].mean().item()
+        return -terms["diffusion"].mean().item(), terms["diffusion"].std().item() / math.sqrt(len(x))
 
     # E |eps - eps_hat|^2 = SNR s^2 / (1 + SNR s^2) makes the exact sums; the code must land on them
     def exact(steps):
@@ -88,26 +89,39 @@ def test_excess_of_the_discrete_bound_falls_as_one_over_steps():
     assert excess[0] / excess[1] == pytest.approx(2, rel=0.1)
     assert excess[1] / excess[2] == pytest.approx(2, rel=0.1)
     for steps in (16, 64):
-        assert diffusion(steps, steps * 4) == pytest.approx(exact(steps), rel=0.03)
+        mean, error = diffusion(steps, steps * 4)
+        assert mean == pytest.approx(exact(steps), abs=4 * error) and error < 0.02 * mean
+
+
+class Blind:
+    """Predicts eps_hat = 0, and records what it was shown."""
+
+    path = VariancePreserving()
+
+    def __init__(self):
+        self.seen, self.x_t = [], []
+
+    def __call__(self, x_t, logsnr, y=None):
+        self.seen.append(logsnr.clone())
+        self.x_t.append(x_t.clone())
+        return Prediction(x_t, torch.zeros_like(x_t))
+
+    def noise(self):
+        """[draws, B, ...] of data at the origin."""
+        sigma = self.path.scales(torch.stack(self.seen).double())[1]
+        return torch.stack(self.x_t) / sigma.reshape(*sigma.shape, *[1] * (self.x_t[0].ndim - 1))
+
+
+def shown(draws, num=5, steps=None, rng=None, schedule=None):
+    """What the bound of `num` points at the origin asks, and what it is."""
+    blind, schedule = Blind(), schedule or Cosine()
+    rng = rng or IndexedSource(8, range(num))
+    bound = VariationalBound(steps)(blind, schedule, VectorDecoder(), torch.zeros(num, 3), None, draws, rng)
+    return blind, bound
 
 
 def test_exact_sum_meets_every_step_once():
     """With draws = T no step is missed or doubled: the mean weight is the sum of all weights."""
-
-    class Blind:
-        """Predicts eps_hat = 0, and records the log-SNR it was shown."""
-
-        path = VariancePreserving()
-
-        def __init__(self):
-            self.seen = []
-
-        def __call__(self, x_t, logsnr, y=None):
-            from lightning_gen.diffusion import Prediction
-
-            self.seen.append(logsnr.clone())
-            return Prediction(x_t, torch.zeros_like(x_t))
-
     blind, schedule, steps = Blind(), Cosine(), 8
     x = torch.zeros(5, 1, 2, 2, dtype=torch.uint8)
     VariationalBound(steps)(blind, schedule, LevelDecoder(4), x, None, steps, GeneratorSource(0))
@@ -179,3 +193,62 @@ def test_bound_of_an_example_does_not_depend_on_its_batch():
 
     whole = measure(range(70))
     torch.testing.assert_close(torch.cat([measure(range(0, 3)), measure(range(3, 66)), measure(range(66, 70))]), whole)
+
+
+@pytest.mark.parametrize("make", [lambda num: IndexedSource(8, range(num)), lambda num: GeneratorSource(8)])
+@pytest.mark.parametrize("steps", [None, 20])
+def test_the_noise_of_a_draw_does_not_depend_on_how_many_there_are(make, steps):
+    """Nor on the schedule, nor on what the source gave before; and no two draws or examples share theirs."""
+    noise, used = shown(8, steps=steps, rng=make(5))[0].noise(), make(5)
+    used.normal((5, 7))
+    narrow = LinearLogSNR(-4.0, 6.0)
+    for other in (shown(4, steps=steps, rng=make(5)), shown(8, rng=make(5), schedule=narrow), shown(8, rng=used)):
+        few = other[0].noise()
+        torch.testing.assert_close(few, noise[: len(few)], rtol=1e-4, atol=1e-4)
+    distances = torch.cdist(noise.reshape(40, 3), noise.reshape(40, 3)) + torch.eye(40)
+    assert distances.min() > 0.01
+
+
+def test_noise_belongs_to_the_example_and_the_draw():
+    whole = shown(3, num=130)[0].noise()
+    for rows in (range(0, 1), range(60, 70), range(129, 130)):
+        part = shown(3, num=len(rows), rng=IndexedSource(8, rows))[0].noise()
+        torch.testing.assert_close(part, whole[:, rows], rtol=1e-4, atol=1e-4)
+    assert torch.corrcoef(whole.flatten(1).float()).fill_diagonal_(0).abs().max() < 5 / 390**0.5
+
+
+@pytest.mark.parametrize("draws", [1, 7, 16])
+def test_every_stratum_of_log_snr_holds_one_draw(draws):
+    schedule = Sigmoid(logsnr_min=-5.0, logsnr_max=11.0)
+    blind, _ = shown(draws, num=300, schedule=schedule)
+    position = (11.0 - torch.stack(blind.seen)) / 16.0 * draws
+    torch.testing.assert_close(
+        position.floor(), torch.arange(float(draws), dtype=torch.float64)[:, None].expand(-1, 300)
+    )
+    within = position - position.floor()  # one offset an example, uniform over examples
+    assert within.std(0, correction=0).max() < 1e-5
+    assert abs(within[0].mean() - 0.5) < 4 / math.sqrt(12 * 300)
+    assert within[0].min() < 0.05 and within[0].max() > 0.95
+
+
+@pytest.mark.parametrize(("steps", "draws"), [(None, 1), (None, 9), (6, 6), (50, 4), (3, 7)])
+def test_the_profile_is_the_diffusion_term_draw_by_draw(steps, draws):
+    schedule = LinearBeta(logsnr_min=-7.0, logsnr_max=9.0)
+    blind, bound = shown(draws, steps=steps, schedule=schedule)
+    profile = bound.profile
+    assert profile.ends == (-7.0, 9.0) and profile.logsnr.shape == (5, draws)
+    torch.testing.assert_close(profile.nats(), -bound.terms["diffusion"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(profile.logsnr, torch.stack(blind.seen, 1).float())
+    half = 0.5 * blind.noise().square().sum(-1).T  # of a denoiser that sees nothing, in the limit of small steps
+    steepness = 1.0 if steps is None else torch.expm1(profile.width) / profile.width
+    torch.testing.assert_close(profile.density, (half * steepness).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_the_stretches_of_all_steps_tile_log_snr():
+    _, bound = shown(12, steps=12)
+    lower, order = bound.profile.logsnr.sort(1)
+    upper = lower + bound.profile.width.gather(1, order)
+    torch.testing.assert_close(lower[:, 1:], upper[:, :-1])
+    torch.testing.assert_close(lower[:, 0], torch.full((5,), -10.0))
+    torch.testing.assert_close(upper[:, -1], torch.full((5,), 10.0))
+    torch.testing.assert_close(bound.profile.weight, 12 * bound.profile.width)

@@ -1,0 +1,85 @@
+"""The likelihood of a data set under any GenerativeModule, in parts, and what is reported of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gen.errors import UserError
+from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.likelihood import Likelihood
+from lightning_gen.random_source import IndexedSource
+
+
+def likelihood(
+    module: GenerativeModule,
+    examples: Any,
+    indices: range,
+    batch_size: int,
+    seed: int,
+    draws: int,
+    *,
+    estimator: Any | None = None,
+    advance: Callable[[int], Any] = int,
+) -> Iterator[Likelihood]:
+    """The log-likelihood of the examples of these indices, batch by batch, on the CPU.
+
+    The noise of example i is keyed by (seed, i), so that parts measured apart are those measured together and models
+    are compared under the same noise.
+
+    Args:
+        examples: a split of a data module: `take(indices)` has `x` and `y`.
+        draws: noise draws per example.
+        estimator: of the family; the module's own by default.
+        advance: called with the number of examples just finished.
+
+    Raises:
+        NoLikelihood: the family has none; raised when the first batch is asked for.
+    """
+    for start in range(0, len(indices), batch_size):
+        part = indices[start : start + batch_size]
+        index = torch.arange(part.start, part.stop)
+        batch = examples.take(index)
+        y = None if batch.y is None else batch.y.to(module.device)
+        rng = IndexedSource(seed, index, module.device).fork("likelihood")
+        with torch.no_grad():
+            found = module.log_likelihood(batch.x.to(module.device), y, estimator=estimator, draws=draws, rng=rng)
+        yield found.to("cpu")
+        advance(len(part))
+
+
+def likelihood_metrics(measured: Likelihood) -> dict[str, float]:
+    """Means over the examples: nats, bits/dim where they are of integers, and the terms in nats; each with its `_se`.
+
+    The standard error is over examples, whose noise is independent: it holds what the finite set and what the finite
+    number of draws leave open. The second is not told apart: the draws of one example are stratified at one offset,
+    from which no variance can be estimated.
+
+    Raises:
+        UserError: an example's likelihood is NaN or infinite; a mean would hide how many there are, or be one of them.
+    """
+    lost = (~torch.isfinite(measured.log_prob)).nonzero().flatten()
+    if len(lost):
+        raise UserError(
+            f"the likelihood of {len(lost)} of {len(measured)} examples is NaN or infinite, the first of them number "
+            f"{lost[0]}: evaluate an earlier checkpoint, or set draws to 0 to leave the likelihood out"
+        )
+    name = "elbo_nats" if measured.kind.endswith("elbo") else "log_prob_nats"
+    columns = {name: measured.log_prob, **{f"{term}_nats": value for term, value in measured.terms.items()}}
+    if not measured.kind.startswith("density"):
+        columns["bits_per_dim"] = measured.bits_per_dim()
+    metrics = {}
+    for key, column in columns.items():
+        metrics[key], metrics[f"{key}_se"] = _mean(column)
+    return metrics
+
+
+def _mean(column: Tensor) -> tuple[float, float]:
+    """The mean over examples and its standard error; NaN for a single example's."""
+    column = column.double()
+    error = float(column.std()) / math.sqrt(len(column)) if len(column) > 1 else math.nan
+    return float(column.mean()), error
