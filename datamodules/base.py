@@ -30,6 +30,7 @@ class DataModule(LightningDataModule, ABC):
         levels: L where x holds integers {0..L-1} (uint8, int64 above 256 levels); None where it holds real vectors.
         num_classes: where y holds class labels.
         extractor: the feature space this data set is judged in by default, as class_path and init_args.
+        floor: the split that stands for perfect samples, as new to the extractor as the test split.
         seed: of the order of training and of augmentation; the command line sets it to the run's.
 
     Raises:
@@ -40,6 +41,7 @@ class DataModule(LightningDataModule, ABC):
     levels: int | None = None
     num_classes: int | None = None
     extractor: dict[str, Any] | None = None
+    floor: str = "val"
     seed: int = 0
 
     # A world larger than a split leaves some ranks without a shard of it, which Lightning refuses otherwise.

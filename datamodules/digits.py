@@ -31,6 +31,7 @@ class Digits(DataModule):
     shape = (1, 8, 8)
     levels = 17
     num_classes = 10
+    floor = "real"
     extractor = {  # noqa: RUF012
         "class_path": "lightning_gen.evaluation.extractors.ShippedClassifier",
         "init_args": {"name": "digits"},

@@ -19,9 +19,9 @@ from torch.nn import functional
 
 from datamodules.base import DataModule, Examples
 from datamodules.binarization import Binarization
-from datamodules.cache import Column, cached, in_memory
 from datamodules.pixels import quantize, resize_images
 from datamodules.stratify import stratified_order
+from lightning_gen.array_cache import Column, cached, in_memory
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource, derive_seed
 from lightning_gen.specs import describe

@@ -30,6 +30,7 @@ class MNIST(DownloadedImages):
         "t10k-images-idx3-ubyte",
         "t10k-labels-idx1-ubyte",
     )
+    floor = "real"
     extractor = {  # noqa: RUF012
         "class_path": "lightning_gen.evaluation.extractors.ShippedClassifier",
         "init_args": {"name": "mnist"},
@@ -42,10 +43,10 @@ class MNIST(DownloadedImages):
 
 
 class FashionMNIST(MNIST):
-    """Clothes, in MNIST's layout and splits. No extractor is shipped for them."""
+    """Clothes, in MNIST's layout and splits. No extractor is shipped for them: they are judged by FID, as grey RGB images."""
 
     home = "FashionMNIST/raw"
-    extractor = None
+    extractor = {"class_path": "lightning_gen.evaluation.extractors.Inception"}  # noqa: RUF012
 
     def reader(self) -> Any:
         from torchvision.datasets import FashionMNIST

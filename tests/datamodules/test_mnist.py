@@ -48,8 +48,9 @@ def test_subsets_leave_the_floor_and_the_extractors_part_whole(write_idx):
     assert [len(few.split(name)) for name in (*PARTS, "train")] == [99, 22, 3, 5, 7]
 
 
-def test_fashion_has_no_shipped_extractor():
-    assert MNIST.extractor is not None and FashionMNIST.extractor is None
+def test_fashion_is_not_judged_by_the_classifier_of_digits():
+    assert MNIST.extractor["init_args"] == {"name": "mnist"}
+    assert FashionMNIST.extractor["class_path"].endswith("Inception")
 
 
 @needs_mnist

@@ -73,8 +73,7 @@ def cached(name: str, key: Any, make: Callable[[], Iterable[Column]]) -> Arrays:
         name: of the data, for people who look into the folder.
         key: primitives on which the arrays depend, all of them.
     """
-    digest = hashlib.sha256(json.dumps([FORMAT, key], sort_keys=True).encode()).hexdigest()[:20]
-    entry = cache_folder() / f"{name}-{digest}"
+    entry = _entry(name, key)
     found = _open(entry)
     if found is None:
         try:
@@ -84,6 +83,11 @@ def cached(name: str, key: Any, make: Callable[[], Iterable[Column]]) -> Arrays:
             message = f"cannot write {entry.parent} ({error}): every process keeps its own copy of the data in memory"
             warnings.warn(f"{message}; LIGHTNING_GEN_CACHE names another folder", stacklevel=2)
     return in_memory(make()) if found is None else found
+
+
+def look_up(name: str, key: Any) -> Arrays | None:
+    """What `cached` would find, mapped; None where it would have to make the arrays."""
+    return _open(_entry(name, key))
 
 
 def in_memory(columns: Iterable[Column]) -> Arrays:
@@ -96,6 +100,11 @@ def in_memory(columns: Iterable[Column]) -> Arrays:
             first += len(chunk)
         arrays[column.name] = array
     return arrays
+
+
+def _entry(name: str, key: Any) -> Path:
+    digest = hashlib.sha256(json.dumps([FORMAT, key], sort_keys=True).encode()).hexdigest()[:20]
+    return cache_folder() / f"{name}-{digest}"
 
 
 def _open(entry: Path) -> Arrays | None:

@@ -4,14 +4,23 @@ import os
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from datamodules.cache import Column, cache_folder, cached, in_memory
+from lightning_gen.array_cache import Column, cache_folder, cached, in_memory, look_up
 
 ARRAYS = {"train.x": np.arange(6000, dtype=np.uint8).reshape(1000, 6), "train.y": np.arange(1000)}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    """A cache of its own for every test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LIGHTNING_GEN_CACHE", str(folder))
+    return folder
 
 
 class Maker:
@@ -34,6 +43,7 @@ def test_what_was_made_is_mapped_and_not_made_again(cache):
     maker = Maker()
     first, second = cached("data", [1], maker), cached("data", [1], maker)
     assert maker.calls == 1
+    assert look_up("data", [2]) is None and same(look_up("data", [1]), ARRAYS)
     assert same(first, ARRAYS) and same(first, second)
     assert all(isinstance(array, np.memmap) for array in (*first.values(), *second.values()))
     assert len(list(cache.iterdir())) == 1  # nothing partial is left
