@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_gen.errors import UserError
-from lightning_gen.evaluation.frechet import FeatureStatistics, Moments, Reference, frechet_distance
+from lightning_gen.evaluation.frechet import FeatureStatistics, Moments, Reference, frechet_distance, upper_congruence
 
 
 def features_of(num, dim, seed, scale=1.0, shift=0.0):
@@ -129,7 +129,7 @@ def test_diagonal_gaussians_have_a_closed_form():
     assert distance(a, b) == pytest.approx(5 + 1 + 4 + 16, rel=1e-14)  # |mean|^2 + sum of (sd - sd')^2
 
 
-@pytest.mark.parametrize("dim", [3, 64])
+@pytest.mark.parametrize("dim", [3, 64, 300])
 def test_it_equals_the_matrix_square_root(dim):
     linalg = pytest.importorskip("scipy.linalg")
     a, b = moments_of(features_of(500, dim, 6)), moments_of(features_of(400, dim, 7, scale=1.3, shift=0.2))
@@ -163,6 +163,22 @@ def test_it_is_zero_for_equals_and_symmetric(num):
     assert 0 <= distance(a, a) < 1e-6 * float(a.cov.trace())
     assert distance(a, b) > 0.01
     assert distance(a, b) == pytest.approx(distance(b, a), rel=1e-6)
+
+
+@pytest.mark.parametrize("num", [30, 500], ids=["singular", "full rank"])
+def test_the_factor_is_a_triangular_root(num):
+    reference = Reference.from_moments(moments_of(features_of(num, 96, 22)))
+    assert torch.equal(reference.factor, reference.factor.triu())
+    for product in (reference.factor.T @ reference.factor, reference.root @ reference.root):
+        torch.testing.assert_close(product, reference.moments.cov, rtol=0, atol=1e-13)
+    torch.testing.assert_close(reference.root, reference.root.T, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("block", [1, 7, 32, 50, 64])
+def test_a_congruence_by_blocks(block):
+    factor, cov = features_of(50, 50, 23).triu(), moments_of(features_of(80, 50, 24)).cov
+    found = upper_congruence(factor, cov, block).triu()
+    torch.testing.assert_close(found, (factor @ cov @ factor.T).triu(), rtol=0, atol=1e-12)
 
 
 def test_a_translation_adds_its_square():
