@@ -33,6 +33,10 @@ class NoLikelihood(UserError):
     """The family has no likelihood; its column in a table stays empty."""
 
 
+class WeightsUnavailable(UserError):
+    """Published weights are neither on this machine nor can they be downloaded; says where to put them."""
+
+
 def essence(message: str) -> str:
     """What a parser's message says, without the types it tried and the value it was given."""
     noise = (

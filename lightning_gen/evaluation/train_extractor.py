@@ -13,7 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lightning_gen.errors import UserError
-from lightning_gen.evaluation.extractors import ShippedClassifier, SmallClassifier
+from lightning_gen.evaluation.extractors import SmallClassifier, TrainedClassifier
+from lightning_gen.evaluation.gate import BATCH, ladders
 from lightning_gen.evaluation.pixels import to_uint8
 from lightning_gen.random_source import GeneratorSource, RandomSource, derive_seed
 from lightning_gen.run_directory import write_atomically
@@ -27,51 +28,71 @@ def extractor(
     seed: int = 0,
     steps: int = 400,
     batch_size: int = 400,
+    min_accuracy: float = 0.95,
 ) -> Path:
     """Train a classifier whose features Frechet distances are measured in; write its weights and their provenance.
 
+    Nothing is written of one that is not fit to measure with: its distance must rise with noise, with blur and as classes
+    go missing (`gate.py`).
+
     Args:
-        data: dotted path of a labelled data set of integer images with the splits `extractor` and `test`.
+        data: dotted path of a labelled data set of integer images with the splits `extractor`, which it is fitted on,
+            `real` and `test`, which it must not share an image with.
         name: of the extractor: distances are reported as FD[name].
         out: folder for NAME.safetensors and NAME.json; by default the package's own weights.
         seed: of initialisation, batches and augmentation.
         steps: of the optimizer.
         batch_size: images a step, drawn with replacement.
+        min_accuracy: share of the test images that it must recognise.
 
     Returns:
         The path of the weights.
 
     Raises:
-        UserError: a data set that cannot be imported, or one without levels or classes.
+        UserError: a data set that cannot be imported, or without levels, classes or splits; a classifier that is not fit.
     """
     data_set = resolve(data)()
     if data_set.levels is None or data_set.num_classes is None:
         raise UserError(f"{data} has no integer images with class labels to train a classifier on")
-    train, test = data_set.split("extractor"), data_set.split("test")
+    train, real, test = (data_set.split(split) for split in ("extractor", "real", "test"))
     pixels = to_uint8(train.x, data_set.levels)
     network = train_extractor(pixels, train.y, data_set.num_classes, seed, steps, batch_size)
 
+    trained = TrainedClassifier(network, name)
+    logits = torch.cat([trained.logits(part, data_set.levels) for part in test.x.split(BATCH)])
+    accuracy = (logits.argmax(1) == test.y).double().mean().item()
+    if not accuracy >= min_accuracy:
+        raise UserError(
+            f"the classifier recognises {accuracy:.4f} of the test images, --min_accuracy asks for {min_accuracy}: nothing "
+            "was written, raise --steps"
+        )
+    found = ladders(trained, real, test.x, data_set.levels, seed=seed)
+    for damage, ladder in found.items():
+        if not ladder.rises:
+            distances = ", ".join(f"{distance:.3g}" for distance in ladder.distances)
+            raise UserError(
+                f"FD[{name}] does not rise with {damage.replace('_', ' ')} ({distances}): nothing was written, try other "
+                "--steps or --seed"
+            )
+
     folder = Path(__file__).parent / "weights" if out is None else Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.safetensors"
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
     write_atomically(path, save(tensors, metadata={"config": json.dumps(network.config)}))
-
-    shipped = ShippedClassifier(name, str(folder))
-    accuracy = (shipped.logits(test.x, data_set.levels).argmax(1) == test.y).double().mean().item()
     options = {"data": data, "name": name, "seed": seed, "steps": steps, "batch_size": batch_size}
     record = {
         "command": " ".join(["lightning-gen extractor", *(f"--{key} {value}" for key, value in options.items())]),
         **options,
-        "digest": shipped.digest,
+        "digest": trained.digest,
         "config": network.config,
         "accuracy": {"test": round(accuracy, 4)},
+        "gate": {"real": real.fingerprint(), **{damage: ladder.record() for damage, ladder in found.items()}},
         "splits": {"extractor": train.fingerprint(), "test": test.fingerprint()},
         "versions": {"python": platform.python_version()}
         | {package: metadata.version(package) for package in ("torch", "numpy", "scikit-learn", "safetensors")},
     }
     write_atomically(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
-    print(f"{path}: accuracy on {len(test.y)} test images {accuracy:.4f}, digest {shipped.digest}")
+    print(f"{path}: accuracy on {len(test.y)} test images {accuracy:.4f}, digest {trained.digest}")
     return path
 
 

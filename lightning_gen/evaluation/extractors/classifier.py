@@ -1,15 +1,10 @@
-"""Feature extractors: what a Frechet distance between data sets is measured in.
-
-An extractor is a plain object, never a module of the model that is judged: no weights in its checkpoints, no
-`.train()`, no cast to its precision.
-"""
+"""The project's own classifiers of small images, whose weights are package data."""
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -20,55 +15,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lightning_gen.errors import UserError
+from lightning_gen.evaluation.extractors.base import Classifier
+from lightning_gen.evaluation.extractors.weights import digest
 from lightning_gen.evaluation.pixels import to_uint8
-
-
-class Extractor(ABC):
-    """Maps data in their own domain to feature vectors.
-
-    Attributes:
-        name: a distance between its features is reported as FD[name].
-        num_features: d.
-        digest: 16 hexadecimal digits that change with the weights and with the computation.
-    """
-
-    name: str
-    num_features: int
-    digest: str
-
-    @abstractmethod
-    def __call__(self, x: Tensor, levels: int | None) -> Tensor:
-        """Features [B, d], float32, of `x`: integers in {0..levels-1}, or real vectors where `levels` is None.
-
-        Raises:
-            UserError: data this extractor is not made for.
-        """
-
-    def to(self, device: torch.device | str) -> Self:
-        """This extractor, computing on `device` from now on."""
-        return self
-
-
-class RawFeatures(Extractor):
-    """Real vectors [B, D] as their own features.
-
-    Args:
-        num_features: D, known before the first vector is; the toys lie in the plane.
-    """
-
-    name = "raw"
-    digest = hashlib.sha256(b"raw-1").hexdigest()[:16]
-
-    def __init__(self, num_features: int = 2) -> None:
-        self.num_features = num_features
-
-    def __call__(self, x: Tensor, levels: int | None) -> Tensor:
-        if levels is not None or not x.is_floating_point() or x.shape[1:] != (self.num_features,):
-            raise UserError(
-                f"raw features are for real vectors [B, {self.num_features}], not for {x.dtype} of shape"
-                f" {tuple(x.shape)} with levels = {levels}"
-            )
-        return x.float()
 
 
 class SmallClassifier(nn.Module):
@@ -112,18 +61,49 @@ class SmallClassifier(nn.Module):
 
     def digest(self) -> str:
         """16 hexadecimal digits of the version, the configuration and the weights."""
-        content = hashlib.sha256(f"{self.VERSION} {json.dumps(self.config, sort_keys=True)}".encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            content.update(tensor.cpu().contiguous().numpy())
-        return content.hexdigest()[:16]
+        return digest(f"{self.VERSION} {json.dumps(self.config, sort_keys=True)}", self.state_dict())
 
 
-class ShippedClassifier(Extractor):
-    """The penultimate layer of a classifier whose weights are package data; `train_extractor.py` made them.
+class TrainedClassifier(Classifier):
+    """The penultimate layer of a trained `SmallClassifier`.
 
     The network is frozen and computes in float64, which autocast, TF32 and bfloat16 matrix products leave alone: the
     features are the same in every precision context, on every device and for every batch size.
+
+    Args:
+        network: copied.
+        name: of the extractor.
+    """
+
+    def __init__(self, network: SmallClassifier, name: str) -> None:
+        self.name = name
+        self.shape = tuple(network.config["shape"])
+        self.num_features = network.config["num_features"]
+        self.digest = network.digest()
+        self._network = copy.deepcopy(network).double().eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def features_and_logits(self, x: Tensor, levels: int | None) -> tuple[Tensor, Tensor]:
+        """Features [B, num_features] and logits [B, num_classes], float32, of integers x [B, C, H, W].
+
+        Raises:
+            UserError: images of another shape than the classifier was trained on, or data without levels.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise UserError(
+                f"the extractor {self.name!r} takes images of shape {self.shape}, the data have {tuple(x.shape[1:])}"
+            )
+        pixels = to_uint8(x, levels).to(self._network.classify.weight.device)
+        features = self._network.features(self._network.normalize(pixels.double()))
+        return features.float(), self._network.classify(features).float()
+
+    def to(self, device: torch.device | str) -> Self:
+        self._network.to(device)
+        return self
+
+
+class ShippedClassifier(TrainedClassifier):
+    """A classifier whose weights are package data; `lightning-gen extractor` made them.
 
     Args:
         name: of the weights, `weights/<name>.safetensors`.
@@ -134,38 +114,13 @@ class ShippedClassifier(Extractor):
     """
 
     def __init__(self, name: str = "digits", directory: str | None = None) -> None:
-        network = _load_network(name, None if directory is None else Path(directory))
-        self.name = name
-        self.shape = tuple(network.config["shape"])
-        self.num_features = network.config["num_features"]
-        self.digest = network.digest()
-        self._network = network.double().eval().requires_grad_(False)
+        super().__init__(_load_network(name, None if directory is None else Path(directory)), name)
 
-    def __call__(self, x: Tensor, levels: int | None) -> Tensor:
-        """Features [B, num_features], float32, of integers x [B, C, H, W].
 
-        Raises:
-            UserError: images of another shape than the classifier was trained on, or data without levels.
-        """
-        return self._features(x, levels).float()
-
-    def logits(self, x: Tensor, levels: int | None) -> Tensor:
-        """Class logits [B, num_classes], float32, of integers x [B, C, H, W]; refuses what `__call__` refuses."""
-        with torch.no_grad():
-            return self._network.classify(self._features(x, levels)).float()
-
-    def to(self, device: torch.device | str) -> Self:
-        self._network.to(device)
-        return self
-
-    @torch.no_grad()
-    def _features(self, x: Tensor, levels: int | None) -> Tensor:
-        if tuple(x.shape[1:]) != self.shape:
-            raise UserError(
-                f"the extractor {self.name!r} takes images of shape {self.shape}, the data have {tuple(x.shape[1:])}"
-            )
-        pixels = to_uint8(x, levels).to(self._network.classify.weight.device)
-        return self._network.features(self._network.normalize(pixels.double()))
+def shipped() -> list[str]:
+    """Names of the classifiers in the package."""
+    files = (resources.files("lightning_gen.evaluation") / "weights").iterdir()
+    return sorted(file.name.removesuffix(".safetensors") for file in files if file.name.endswith(".safetensors"))
 
 
 def _load_network(name: str, directory: Path | None) -> SmallClassifier:
