@@ -7,8 +7,6 @@ from pathlib import Path
 from lightning_gen.benchmark.cell import Job, device_of, worker
 from lightning_gen.benchmark.grid import Plan
 
-FLOOR, CEILING = "floor", "ceiling"
-
 
 def measure_baselines(plan: Plan, folder: Path, job: Job) -> None:
     """Writes baselines/NAME.json: the floor (real data), the ceiling (uniform noise) and the plan's closed forms.
@@ -26,18 +24,12 @@ def _measure(plan: Plan, target: Path, job: Job) -> None:
     from lightning_gen.evaluation.judge import Judge
     from lightning_gen.evaluation.protocol import Protocol
     from lightning_gen.generative_module import GenerativeModule
-    from lightning_gen.random_source import GeneratorSource
     from lightning_gen.specs import build
 
     data = loading.load_data(loading.read_checkpoint(job.run))
     judge = Judge(data, Protocol.of(plan.evaluation), device_of(job.run))
-    num = judge.protocol.num_samples
-    real = data.split(plan.floor).x[:num]
-    judge.of_data(real, f"real data, split {plan.floor!r}").write(target, FLOOR, data.levels)
-    rng = GeneratorSource(judge.protocol.seed).fork("ceiling")
-    shape = (num, *data.shape)
-    noise = rng.normal(shape) if data.levels is None else rng.integers(data.levels, shape).to(real.dtype)
-    judge.of_data(noise, "noise").write(target, CEILING, data.levels)
+    for name, measured in judge.baselines(plan.floor).items():
+        measured.write(target, name, data.levels)
     train = data.split("train")
     for name, spec in plan.baselines.items():
         given = {key: getattr(data, key) for key in ("shape", "levels", "num_classes")}

@@ -1,4 +1,4 @@
-"""One cell of a benchmark, in a process of its own: train (or go on training), then measure."""
+"""One run of a benchmark, a cell under one seed, in a process of its own: train (or go on training), then measure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from lightning_gen.processes import die_with_parent
 
 NAME = "benchmark"
-"""Of the evaluation files in a cell's run directory."""
+"""Of the evaluation files in a run's directory."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Job:
     """What a worker process is told: paths and primitives only.
 
     Attributes:
-        run: the cell's run directory.
-        fit: arguments of `lightning-gen fit`: --config EXPERIMENT, then the cell's overrides.
+        run: the run's directory.
+        fit: arguments of `lightning-gen fit`: --config EXPERIMENT, then the cell's overrides and the seed.
         protocol: fields of `Protocol`.
         recipe: text of the experiment's config files.
         threads: of this process.
@@ -40,19 +40,19 @@ class Job:
 
     @property
     def result(self) -> Path:
-        """The file whose existence says that the cell is done."""
+        """The file whose existence says that the run is done."""
         return self.run / "evaluation" / f"{NAME}.json"
 
     def training(self) -> str:
-        """What the cell's training depends on, as text."""
+        """What the training depends on, as text."""
         return json.dumps([self.fit[2:], self.recipe], sort_keys=True)
 
     def fingerprint(self) -> str:
-        """What the result depends on: a cell measured under another is measured again."""
+        """What the result depends on: a run measured under another is measured again."""
         return json.dumps([self.training(), self.protocol], sort_keys=True)
 
     def done(self) -> bool:
-        """Whether the cell has been measured, as this job says."""
+        """Whether the run has been measured, as this job says."""
         return self.result.exists() and _text(self.run / "evaluation" / f"{NAME}.job") == self.fingerprint()
 
     def begun_otherwise(self) -> bool:
@@ -83,7 +83,7 @@ def worker(log: Path) -> Iterator[None]:
 
 
 def run_job(job: Job) -> None:
-    """Trains and measures one cell; its output goes to log.txt."""
+    """Trains and measures one run; its output goes to log.txt."""
     with worker(job.run / "log.txt"):
         import torch
 
@@ -91,6 +91,7 @@ def run_job(job: Job) -> None:
         from lightning_gen.cli import run_verb
         from lightning_gen.evaluation.judge import Judge
         from lightning_gen.evaluation.protocol import Protocol
+        from lightning_gen.evaluation.subject import subject
         from lightning_gen.run_directory import write_atomically
 
         torch.set_num_threads(job.threads)
@@ -101,7 +102,8 @@ def run_job(job: Job) -> None:
         judge = Judge(loading.load_data(checkpoint), Protocol.of(job.protocol), device_of(job.run))
         module = loading.from_checkpoint(checkpoint, name=str(job.run))
         measured = judge.of_model(module)
-        measured.settings["step"] = int(checkpoint["global_step"])
+        measured.settings.update(subject(checkpoint, job.run))
+        measured.timing.update(judge.timing())
         measured.write(job.run / "evaluation", NAME, module.levels)
         write_atomically(job.run / "evaluation" / f"{NAME}.job", job.fingerprint())
 

@@ -1,4 +1,4 @@
-"""The one progress display of a benchmark: how much is done, which cells are running, how long is left."""
+"""The one progress display of a benchmark: how much is done, which runs are going on, how long is left."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lightning_gen.metrics_file import last_step
 
 
 class Display:
-    """Follows the cells through the files they write, so it works for cells in any process, on any machine.
+    """Follows the runs through the files they write, so it works for runs in any process, on any machine.
 
-    On a terminal it is live; elsewhere it prints a line when a cell ends, and one at least every half minute.
+    On a terminal it is live; elsewhere it prints a line when a run ends, and one at least every half minute.
     """
 
     def __init__(self, name: str, jobs: dict[str, Job]) -> None:
@@ -38,7 +38,7 @@ class Display:
             self._live = Live(self._render(), refresh_per_second=4, transient=True)
             self._live.start()
         elif self._skipped:
-            print(f"{self._skipped} of {len(self.jobs)} cells are done already", flush=True)
+            print(f"{self._skipped} of {len(self.jobs)} runs are done already", flush=True)
         return self
 
     def __exit__(
@@ -76,7 +76,7 @@ class Display:
             print(f"[{len(self.done)}/{len(self.jobs)}, {self._left()}] {text}", flush=True)
 
     def _fraction(self, name: str) -> float:
-        """Share of a running cell's training that is done."""
+        """Share of a training that is done."""
         run = self.jobs[name].run
         if name not in self._totals and (run / "config.yaml").exists():
             config = yaml.safe_load((run / "config.yaml").read_text())
@@ -104,7 +104,7 @@ class Display:
 
         lines = Table.grid(padding=(0, 1))
         count = len(self.done) + len(self.broken)
-        title = f"{self.name}: {count} of {len(self.jobs)} cells, {self._left()}" if not self._note else self._note
+        title = f"{self.name}: {count} of {len(self.jobs)} runs, {self._left()}" if not self._note else self._note
         for name in self.running:
             lines.add_row(f"  {name}", ProgressBar(1.0, self._fraction(name), width=30), self._stage(name))
         whole = (count + sum(map(self._fraction, self.running))) / max(1, len(self.jobs))

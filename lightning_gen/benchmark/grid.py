@@ -19,6 +19,15 @@ Overrides = dict[str, Any]
 """Dotted keys of a `fit` config and their values."""
 
 
+_MEASURING = {"sampler": "model.init_args.sampler", "estimator": "model.init_args.bound", "weights": "ema"}
+"""What of a model's config decides how it is measured."""
+
+
+def _touches(key: str, own: str) -> bool:
+    """Whether to set one dotted key sets the other, or a part of it."""
+    return f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}.")
+
+
 @dataclass(frozen=True)
 class Cell:
     """One model of the grid.
@@ -41,6 +50,24 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Run:
+    """One training of a cell, under one seed."""
+
+    cell: Cell
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Its directory: the cell's name under seed 0, NAME-seedK under another. A cell's name is as many words joined by
+        dashes as there are axes, so no two runs share a directory, and seeds can be added to those there are."""
+        return self.cell.name if self.seed == 0 else f"{self.cell.name}-seed{self.seed}"
+
+    def arguments(self) -> list[str]:
+        """What it changes in the experiment, as `fit` takes it on its command line."""
+        return [*self.cell.arguments(), f"--seed_everything={self.seed}"]
+
+
+@dataclass(frozen=True)
 class Plan:
     """A benchmark's config.
 
@@ -51,7 +78,8 @@ class Plan:
         overrides: for every cell.
         evaluation: fields of `lightning_gen.evaluation.protocol.Protocol`.
         baselines: {row: {"class_path", "init_args"}} of models made from the training set by `initialize`.
-        floor: the split of real data whose distance to the reference is the table's floor.
+        floor: the split of real data whose distance to the reference is the table's floor; None for the data set's own.
+        seeds: of the trainings; every cell is trained under each.
         workers: cells trained at the same time, each in a process of its own.
         threads: of each worker.
     """
@@ -62,7 +90,8 @@ class Plan:
     overrides: Overrides = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    floor: str = "val"
+    floor: str | None = None
+    seeds: list[int] = field(default_factory=lambda: [0])
     workers: int = 1
     threads: int = 1
 
@@ -99,6 +128,9 @@ class Plan:
             raise UserError(
                 f"a benchmark needs at least one worker and one thread, got {self.workers} and {self.threads}"
             )
+        whole = isinstance(self.seeds, list) and all(type(seed) is int and seed >= 0 for seed in self.seeds)
+        if not whole or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds must be a list of different whole numbers such as [0, 1, 2], got {self.seeds!r}")
         Protocol.of(self.evaluation)
         for axis, values in self.axes.items():
             if not isinstance(values, dict) or not values or not all(isinstance(v, dict) for v in values.values()):
@@ -115,6 +147,15 @@ class Plan:
         parts = (yaml.safe_load(text) or {}).values()
         files = [self.experiment.parent / part for part in parts if isinstance(part, str) and part.endswith(".yaml")]
         return "\n".join([text, *(file.read_text() for file in files if file.is_file())])
+
+    def runs(self) -> list[Run]:
+        """Every cell under every seed, the first seed of all cells first: a benchmark that is cut has a whole table."""
+        return [Run(cell, seed) for seed in self.seeds for cell in self.cells()]
+
+    def across(self) -> list[str]:
+        """What the axes change of how a model is measured, as `lightning-gen compare --across` names it."""
+        keys = {key for values in self.axes.values() for changes in values.values() for key in changes}
+        return [name for name, own in _MEASURING.items() if any(_touches(key, own) for key in keys)]
 
     def cells(self) -> list[Cell]:
         """All combinations, the first axis slowest."""

@@ -12,21 +12,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_gen.benchmark.grid import Plan
-from lightning_gen.benchmark.table import Row
+from lightning_gen.comparison import plot
+from lightning_gen.comparison.metrics import BITS, FD, Metric
+from lightning_gen.comparison.models import Model
+from lightning_gen.comparison.records import Record
+from lightning_gen.comparison.standing import Standing
 from lightning_gen.metrics_file import read_metrics
 
 
-def write(rows: list[Row], plan: Plan, folder: Path) -> None:
-    """heatmap_fd.png, heatmap_bits_per_dim.png, curves.png and samples.png, as far as there is something to draw."""
-    cells = [row for row in rows if not row.baseline]
-    if not cells:
-        return
-    label = f"FD[{cells[0].settings['extractor']}]"
-    for metric, title in (("fd", label), ("bits_per_dim", "bits/dim")):
-        if not all(math.isnan(row.metric(metric)) for row in cells):
-            heat_map(rows, plan, metric, title).savefig(folder / f"heatmap_{metric}.png", bbox_inches="tight")
-    curves(cells).savefig(folder / "curves.png", bbox_inches="tight")
-    sheets(rows, plan).savefig(folder / "samples.png", bbox_inches="tight")
+def write(standing: Standing, plan: Plan, folder: Path) -> None:
+    """A heat map a metric, compare.png, curves.png and samples.png, as far as there is something to draw."""
+    for metric in (FD, BITS):
+        if not all(math.isnan(model.mean(metric)) for model in standing.models):
+            heat_map(standing, plan, metric).savefig(folder / f"heatmap_{metric.key}.png", bbox_inches="tight")
+    plot.write(standing, plan.name, folder)
+    curves(standing.models).savefig(folder / "curves.png", bbox_inches="tight")
+    sheets(standing, plan).savefig(folder / "samples.png", bbox_inches="tight")
 
 
 def _layout(plan: Plan) -> tuple[list[str], list[str]]:
@@ -36,19 +37,18 @@ def _layout(plan: Plan) -> tuple[list[str], list[str]]:
     return [str(value) for value in plan.axes[first]], list(across)
 
 
-def _place(row: Row, plan: Plan) -> tuple[str, str]:
+def _place(model: Model, plan: Plan) -> tuple[str, str]:
     first, *others = plan.axes
-    return row.values[first], "-".join(row.values[axis] for axis in others)
+    return model.labels[first], "-".join(model.labels[axis] for axis in others)
 
 
-def heat_map(rows: list[Row], plan: Plan, metric: str, title: str) -> Figure:
-    """The metric over the grid, coloured by its logarithm where it is positive, with the baselines in the caption."""
+def heat_map(standing: Standing, plan: Plan, metric: Metric) -> Figure:
+    """The mean over the grid, coloured by its logarithm where it is positive, with the baselines in the caption."""
     down, across = _layout(plan)
     grid = np.full((len(down), len(across)), np.nan)
-    for row in rows:
-        if not row.baseline:
-            i, j = _place(row, plan)
-            grid[down.index(i), across.index(j)] = row.metric(metric)
+    for model in standing.models:
+        i, j = _place(model, plan)
+        grid[down.index(i), across.index(j)] = model.mean(metric)
     figure = Figure(figsize=(1.6 + 1.25 * len(across), 1.4 + 0.75 * len(down)), dpi=130)
     axes = figure.subplots()
     positive = np.nanmin(grid) > 0
@@ -63,31 +63,36 @@ def heat_map(rows: list[Row], plan: Plan, metric: str, title: str) -> Figure:
     axes.set_yticks(range(len(down)), down)
     first, *others = plan.axes
     axes.set_ylabel(first)
-    baselines = [f"{r.name} {r.metric(metric):.3g}" for r in rows if r.baseline and not math.isnan(r.metric(metric))]
+    values = {record.name: metric.value(record) for record in standing.fixed}
+    baselines = [f"{name} {value:.3g}" for name, value in values.items() if not math.isnan(value)]
     axes.set_xlabel("\n".join([" - ".join(others), "   ".join(baselines)]))
-    axes.set_title(f"{plan.name}: {title}, lower is better")
+    seeds = max(model.seeds for model in standing.models)
+    mean = f", mean of {seeds} seeds" if seeds > 1 else ""
+    axes.set_title(f"{plan.name}: {standing.header(metric)}{mean}, lower is better")
     return figure
 
 
-def curves(cells: list[Row]) -> Figure:
-    """Training loss (smoothed) and validation bits/dim against images seen, a line a cell."""
+def curves(models: list[Model]) -> Figure:
+    """Training loss and validation bits/dim against images seen, a line a run: the seeds of a model look the same."""
     figure = Figure(figsize=(12, 4.5), dpi=120)
     left, right = figure.subplots(1, 2)
-    colours = {value: f"C{i}" for i, value in enumerate(dict.fromkeys(next(iter(r.values.values())) for r in cells))}
-    others = dict.fromkeys(tuple(row.values.values())[1:] for row in cells)
+    colours = {value: f"C{i}" for i, value in enumerate(dict.fromkeys(next(iter(m.labels.values())) for m in models))}
+    others = dict.fromkeys(tuple(model.labels.values())[1:] for model in models)
     styles = dict(zip(others, itertools.cycle(["-", "--", ":", "-."])))
-    for row in sorted(cells, key=lambda row: tuple(row.values.values())):
-        series = read_metrics(row.folder.parent / "metrics.csv")
-        seen = dict(series.get("images_seen", []))
-        look = {
-            "color": colours[next(iter(row.values.values()))],
-            "linestyle": styles[tuple(row.values.values())[1:]],
-            "label": row.name,
-            "linewidth": 1.2,
-        }
-        measure = "val/bits_per_dim" if "val/bits_per_dim" in series else "val/log_prob_nats"
-        _curve(left, series.get("train/loss", []), seen, look)
-        _curve(right, series.get(measure, []), seen, look)
+    measure = ""
+    for model in sorted(models, key=lambda model: tuple(model.labels.values())):
+        for record in model.records:
+            series = read_metrics(record.file.parent.parent / "metrics.csv")
+            seen = dict(series.get("images_seen", []))
+            look = {
+                "color": colours[next(iter(model.labels.values()))],
+                "linestyle": styles[tuple(model.labels.values())[1:]],
+                "label": model.name if record is model.records[0] else None,
+                "linewidth": 1.2 / math.sqrt(model.seeds),
+            }
+            measure = "val/bits_per_dim" if "val/bits_per_dim" in series else "val/log_prob_nats"
+            _curve(left, series.get("train/loss", []), seen, look)
+            _curve(right, series.get(measure, []), seen, look)
     left.set(title="train/loss", yscale="log")
     right.set(title=measure)
     if measure == "val/bits_per_dim":
@@ -109,24 +114,27 @@ def _curve(axes: Axes, points: list[tuple[int, float]], seen: dict[int, float], 
         axes.plot([s * images_per_step for s in steps], values, **look)
 
 
-def sheets(rows: list[Row], plan: Plan) -> Figure:
-    """Every cell's samples at its place in the grid, the baselines below."""
+def sheets(standing: Standing, plan: Plan) -> Figure:
+    """Samples of every cell's first seed at its place in the grid, the baselines below."""
     down, across = _layout(plan)
-    baselines = [row for row in rows if row.baseline]
-    height, width = len(down) + bool(baselines), max(len(across), len(baselines), 1)
+    height, width = len(down) + bool(standing.fixed), max(len(across), len(standing.fixed), 1)
     figure = Figure(figsize=(2.6 * width, 2.85 * height), dpi=110)
     grid = figure.subplots(height, width, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for row in rows:
-        if row.baseline:
-            axes, file = grid[-1, baselines.index(row)], row.folder / f"{row.name}.png"
-        else:
-            i, j = _place(row, plan)
-            axes, file = grid[down.index(i), across.index(j)], row.folder / "benchmark.png"
-        if file.exists():
-            axes.imshow(images.imread(file), cmap="gray")
-        fd = row.metric("fd")
-        axes.set_title(row.name if math.isnan(fd) else f"{row.name}  {fd:.3g}", fontsize=9)
+    for model in standing.models:
+        i, j = _place(model, plan)
+        _sheet(grid[down.index(i), across.index(j)], model.name, model.records[0])
+    for axes, record in zip(grid[-1], standing.fixed):
+        _sheet(axes, record.name, record)
     figure.tight_layout()
     return figure
+
+
+def _sheet(axes: Axes, name: str, record: Record) -> None:
+    """The picture beside an evaluation, with the distance of these samples."""
+    file = record.file.with_suffix(".png")
+    if file.exists():
+        axes.imshow(images.imread(file), cmap="gray")
+    fd = FD.value(record)
+    axes.set_title(name if math.isnan(fd) else f"{name}  {fd:.3g}", fontsize=9)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning_gen.benchmark import table
 from lightning_gen.benchmark.cell import Job, run_job
 from lightning_gen.benchmark.display import Display
 from lightning_gen.benchmark.grid import Plan
+from lightning_gen.comparison.standing import Standing
+from lightning_gen.comparison.table import print_table, write_tables
 from lightning_gen.errors import UserError
 from lightning_gen.processes import context
 from lightning_gen.run_directory import write_atomically
@@ -17,17 +21,18 @@ _PRELOAD = "lightning_gen.benchmark.preload"
 
 
 def jobs_of(plan: Plan, out: Path) -> dict[str, Job]:
-    """{cell: job} in the grid's order."""
+    """{run: job} in the plan's order."""
+    recipe = plan.recipe()
     return {
-        cell.name: Job(
-            run=out / "cells" / cell.name,
-            fit=["--config", str(plan.experiment), *cell.arguments()],
+        run.name: Job(
+            run=out / "cells" / run.name,
+            fit=["--config", str(plan.experiment), *run.arguments()],
             protocol=plan.evaluation,
-            recipe=plan.recipe(),
+            recipe=recipe,
             threads=plan.threads,
             group=plan.name,
         )
-        for cell in plan.cells()
+        for run in plan.runs()
     }
 
 
@@ -68,17 +73,20 @@ def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
     return failed
 
 
-def benchmark(config: str, out: str | None = None, workers: int | None = None) -> Path:
-    """Trains, measures and ranks a grid of models: DIR/table.md, table.csv, plots and a run directory a cell.
+def benchmark(config: str, out: str | None = None, workers: int | None = None, seeds: int | None = None) -> Path:
+    """Trains, measures and ranks a grid of models: DIR/table.md, table.csv, plots and a directory a run.
 
-    Started again it skips the cells that are done and resumes the one that was cut.
+    Started again it skips the runs that are done and resumes the one that was cut; with more seeds it trains those too.
 
     Args:
         config: the plan, such as configs/benchmark/digits.yaml.
         out: the directory; runs/benchmark-NAME by default.
-        workers: cells trained at the same time, instead of the plan's.
+        workers: runs trained at the same time, instead of the plan's.
+        seeds: how many training seeds a cell, from 0, instead of the plan's.
     """
     plan = Plan.read(Path(config))
+    if seeds is not None:
+        plan = replace(plan, seeds=list(range(seeds)))
     folder = Path(out or f"runs/benchmark-{plan.name}").resolve()
     workers = plan.workers if workers is None else workers
     if workers < 1:
@@ -95,34 +103,32 @@ def benchmark(config: str, out: str | None = None, workers: int | None = None) -
     with Display(plan.name, jobs) as display:
         failed = train(jobs, workers, display)
         display.phase("baselines and report")
-        rows = _finish(plan, folder, jobs)
-    from lightning_gen.benchmark.table import print_table
-
-    print_table(rows, plan)
+        standing = _finish(plan, folder, jobs)
+    if standing is not None:
+        print_table(standing, plan.name)
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(jobs)} cells failed ({', '.join(failed)}); the others stand in {folder / 'table.md'}. "
+            f"{len(failed)} of {len(jobs)} runs failed ({', '.join(failed)}); the others stand in {folder / 'table.md'}. "
             f"See {jobs[failed[0]].run / 'log.txt'}; the same command tries them again"
         )
     return folder
 
 
-def _finish(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Any:
-    """Baselines in a process of their own, which alone needs torch, then the table and the plots."""
-    from lightning_gen.benchmark import table
-
+def _finish(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Standing | None:
+    """Baselines in a process of their own, which alone needs torch, then the table and the plots; None with no run done."""
     done = {name: job for name, job in jobs.items() if job.done()}
-    if done:
-        from lightning_gen.benchmark.baselines import measure_baselines
+    if not done:
+        return None
+    from lightning_gen.benchmark.baselines import measure_baselines
 
-        process = context(_PRELOAD).Process(target=measure_baselines, args=(plan, folder, next(iter(done.values()))))
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise UserError(f"the baselines failed: see {folder / 'baselines' / 'log.txt'}")
-    rows = table.collect(plan, folder, done)
-    table.write(rows, plan, folder)
+    process = context(_PRELOAD).Process(target=measure_baselines, args=(plan, folder, next(iter(done.values()))))
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise UserError(f"the baselines failed: see {folder / 'baselines' / 'log.txt'}")
+    standing = table.collect(plan, folder, done)
+    write_tables(standing, plan.name, folder)
     from lightning_gen.benchmark import plots
 
-    plots.write(rows, plan, folder)
-    return rows
+    plots.write(standing, plan, folder)
+    return standing

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from lightning_gen.benchmark.grid import Plan
+from lightning_gen.benchmark.run import jobs_of
 from lightning_gen.errors import UserError
 
 GOOD = {
@@ -36,6 +37,42 @@ def test_cells_are_all_combinations(tmp_path):
     assert "--model.z=s" in cells[0].arguments() and '--model.y={"class_path": "C"}' in cells[0].arguments()
 
 
+def test_runs_are_all_cells_under_each_seed(tmp_path):
+    runs = Plan.read(plan_file(tmp_path, seeds=[0, 2])).runs()
+    assert [(run.name, run.seed) for run in runs[:5]] == [
+        ("a-p", 0),
+        ("a-q", 0),
+        ("b-p", 0),
+        ("b-q", 0),
+        ("a-p-seed2", 2),
+    ]
+    assert len({run.name for run in runs}) == 8
+    assert runs[4].arguments() == [*runs[0].cell.arguments(), "--seed_everything=2"]
+
+
+def test_more_seeds_leave_the_runs_of_the_first_as_they_are(tmp_path):
+    one, three = (Plan.read(plan_file(tmp_path, seeds=seeds)) for seeds in ([0], [0, 1, 2]))
+    jobs, more = jobs_of(one, tmp_path), jobs_of(three, tmp_path)
+    assert {name: more[name] for name in jobs} == jobs and len(more) == 3 * len(jobs)
+
+
+@pytest.mark.parametrize(
+    ("key", "across"),
+    [
+        ("model.init_args.sampler.init_args.steps", ["sampler"]),
+        ("model.init_args.sampler", ["sampler"]),
+        ("model.init_args.bound", ["estimator"]),
+        ("ema.decays", ["weights"]),
+        ("model", ["sampler", "estimator"]),
+        ("model.init_args.samplers", []),
+        ("model.init_args.schedule", []),
+    ],
+)
+def test_what_the_axes_change_may_differ(tmp_path, key, across):
+    plan = Plan.read(plan_file(tmp_path, axes={"axis": {"a": {key: 1}, "b": {}}}))
+    assert plan.across() == across
+
+
 def test_the_name_is_the_files_by_default(tmp_path):
     assert Plan.read(plan_file(tmp_path)).name == "plan"
 
@@ -55,7 +92,12 @@ def test_recipe_changes_with_the_files_it_names(tmp_path):
         ({"experiment": "nowhere.yaml"}, "nowhere.yaml"),
         ({"workers": 0}, "worker"),
         ({"evaluation": {"num_sample": 5}}, "num_sample"),
-        ({"evaluation": {"draws": -1}}, "draws"),
+        ({"evaluation": {"likelihood": {"draws": -1}}}, "draws"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": [0, 0]}, "seeds"),
+        ({"seeds": [-1]}, "seeds"),
+        ({"seeds": [True]}, "seeds"),
+        ({"seeds": 3}, "seeds"),
         ({"axes": {"schedule": ["a", "b"]}}, "schedule"),
         ({"axes": {"schedule": {"a/b": {}}}}, "a/b"),
     ],

@@ -12,6 +12,7 @@ from lightning_gen.__main__ import main
 from lightning_gen.benchmark.grid import Plan
 from lightning_gen.benchmark.run import jobs_of
 from lightning_gen.benchmark.table import collect
+from lightning_gen.comparison.metrics import FD
 from lightning_gen.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,8 +40,7 @@ PLAN = {
         },
         "target": {"v": {"model.init_args.parameterization": "VPrediction"}},
     },
-    "evaluation": {"num_samples": 100, "draws": 1},
-    "floor": "real",
+    "evaluation": {"num_samples": 100, "likelihood": {"draws": 1}},
     "baselines": {"gaussian": {"class_path": "lightning_gen.diffusion.oracles.GaussianOracle"}},
     "workers": 2,
 }
@@ -59,17 +59,18 @@ def made(tmp_path_factory):
     return config, folder / "out"
 
 
-def rows(out):
-    with open(out / "table.csv") as file:
+def rows(out, name="table"):
+    with open(out / f"{name}.csv") as file:
         return list(csv.DictReader(file))
 
 
 def test_it_makes_what_it_says(made):
     _, out = made
-    for name in ("table.csv", "table.md", "heatmap_fd.png", "heatmap_bits_per_dim.png", "curves.png", "samples.png"):
+    tables, maps = ("table.csv", "runs.csv", "table.md"), ("heatmap_fd.png", "heatmap_bits_per_dim.png")
+    for name in (*tables, *maps, "compare.png", "curves.png", "samples.png"):
         assert (out / name).stat().st_size > 100, name
     table = rows(out)
-    assert list(table[0])[:5] == ["schedule", "target", "fd", "bits_per_dim", "bits_per_dim_se"]
+    assert list(table[0])[:6] == ["schedule", "target", "fd", "bits_per_dim", "images_per_s", "rank"]
     assert {row["schedule"] for row in table} == {"cosine", "linear", "floor", "ceiling", "gaussian"}
     trained = [float(row["fd"]) for row in table[:2]]
     assert trained == sorted(trained)
@@ -77,7 +78,8 @@ def test_it_makes_what_it_says(made):
     assert float(by_name["floor"]["fd"]) < float(by_name["gaussian"]["fd"]) < float(by_name["ceiling"]["fd"])
     for name in ("cosine", "linear"):
         assert float(by_name[name]["images_per_s"]) > 0 and by_name[name]["likelihood_kind"] == "elbo"
-    assert "| rank | schedule | target | FD[digits] | bits/dim |" in (out / "table.md").read_text()
+    assert "| rank | schedule | target | FD[digits] |" in (out / "table.md").read_text()
+    assert [(run["run"], run["seed"]) for run in rows(out, "runs")] == [(f"{r['schedule']}-v", "0") for r in table[:2]]
 
 
 def test_started_again_it_does_nothing_over(made, capsys):
@@ -85,7 +87,7 @@ def test_started_again_it_does_nothing_over(made, capsys):
     stamps = {f: f.stat().st_mtime_ns for f in out.glob("cells/*/checkpoints/*")}
     assert main(["benchmark", "--config", str(config), "--out", str(out)]) == 0
     assert {f: f.stat().st_mtime_ns for f in out.glob("cells/*/checkpoints/*")} == stamps
-    assert "2 of 2 cells are done already" in capsys.readouterr().out
+    assert "2 of 2 runs are done already" in capsys.readouterr().out
 
 
 def test_a_cut_cell_is_resumed_and_ends_the_same(made):
@@ -114,7 +116,7 @@ def test_a_failed_cell_is_named_and_the_others_stand(made, tmp_path, capsys):
     config = write(tmp_path, broken)
     assert main(["benchmark", "--config", str(config), "--out", str(made[1])]) == 2
     error = capsys.readouterr().err
-    assert "1 of 3 cells failed (bad-v)" in error and error.count("\n") == 1
+    assert "1 of 3 runs failed (bad-v)" in error and error.count("\n") == 1
     assert {"cosine", "linear"} <= {row["schedule"] for row in rows(made[1])}
 
 
@@ -128,11 +130,35 @@ def test_numbers_measured_differently_are_not_ranked(made):
     changed["settings"]["num_samples"] = 50
     file.write_text(json.dumps(changed))
     try:
-        with pytest.raises(UserError, match="num_samples"):
+        with pytest.raises(UserError, match="num_samples is 50 in cosine-v and 100 in linear-v|num_samples is 100"):
             collect(plan, out, jobs)
     finally:
         file.write_text(content)
-    assert not math.isnan(collect(plan, out, jobs)[0].metric("fd"))
+    assert math.isfinite(collect(plan, out, jobs).models[0].mean(FD))
+
+
+def test_a_seed_can_be_added(made, capsys):
+    """The runs of the first seed stay as they are; the table has means and what they were made of."""
+    config, out = made
+    stamps = {f: f.stat().st_mtime_ns for f in out.glob("cells/*/checkpoints/*")}
+    assert main(["benchmark", "--config", str(config), "--out", str(out), "--seeds", "2"]) == 0
+    assert "2 of 4 runs are done already" in capsys.readouterr().out
+    assert stamps.items() <= {f: f.stat().st_mtime_ns for f in out.glob("cells/*/checkpoints/*")}.items()
+    for row in rows(out)[:2]:
+        runs = [run for run in rows(out, "runs") if run["schedule"] == row["schedule"]]
+        assert [run["seed"] for run in runs] == ["0", "1"] and runs[0]["fd"] != runs[1]["fd"]
+        assert float(row["fd"]) == pytest.approx(sum(float(run["fd"]) for run in runs) / 2)
+        assert row["seeds"] == "2" and float(row["fd_sd"]) > 0
+    assert float(rows(out)[1]["fd_difference_high"]) > float(rows(out)[1]["fd_difference"])
+
+
+def test_its_runs_can_be_compared(made, tmp_path):
+    """`compare` of the benchmark's directory finds the same seeds of the same models, with the same numbers."""
+    _, out = made
+    assert main(["compare", str(out), "--out", str(tmp_path)]) == 0
+    here = {row["model"]: row["fd"] for row in rows(tmp_path)}
+    there = {f"{row['schedule']}-{row['target']}".rstrip("-"): row["fd"] for row in rows(out)}
+    assert here == there
 
 
 def test_cells_of_another_config_are_named_before_anything_runs(made, tmp_path, capsys):

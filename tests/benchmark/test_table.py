@@ -1,4 +1,4 @@
-"""A table of data without a feature extractor: FD stays empty, bits/dim rank."""
+"""What a benchmark gathers: a row a cell, and for data without a feature extractor a table that bits/dim rank."""
 
 import csv
 import json
@@ -7,7 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_gen.benchmark.table import collect, markdown, write
+from lightning_gen.benchmark.grid import Cell, Run
+from lightning_gen.benchmark.table import collect
+from lightning_gen.comparison.metrics import BITS
+from lightning_gen.comparison.table import markdown, write_tables
+from lightning_gen.errors import UserError
 
 SETTINGS = {
     "num_samples": None,
@@ -24,30 +28,57 @@ SETTINGS = {
     "torch": "2",
     "commit": None,
 }
-BITS = {"one": 2.5, "two": math.nan, "three": 1.5}
 
 
 @pytest.fixture
 def plan(tmp_path):
-    jobs = {}
-    for name, bits in BITS.items():
-        file = tmp_path / name / "evaluation" / "benchmark.json"
-        file.parent.mkdir(parents=True)
-        file.write_text(json.dumps({"metrics": {"bits_per_dim": bits, "bits_per_dim_se": 0.1}, "settings": SETTINGS}))
-        (tmp_path / name / "metrics.csv").write_text("step\n1\n")
-        jobs[name] = SimpleNamespace(run=tmp_path / name, result=file)
-    cells = [SimpleNamespace(name=name, values={"axis": name}) for name in BITS]
-    return SimpleNamespace(name="bare", axes={"axis": {}}, baselines={}, cells=lambda: cells, jobs=jobs)
+    """plan({cell: [bits/dim of seed 0, of seed 1, ...]}, across=[]): a benchmark whose runs have been measured."""
+
+    def function(bits, across=(), **settings):
+        runs = [Run(Cell(name, {"axis": name}, {}), seed) for name in bits for seed in range(len(bits[name]))]
+        jobs = {}
+        for run in runs:
+            file = tmp_path / "cells" / run.name / "evaluation" / "benchmark.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            metrics = {"bits_per_dim": bits[run.cell.name][run.seed], "bits_per_dim_se": 0.1}
+            how = {**SETTINGS, **settings.get(run.name, {})}
+            file.write_text(json.dumps({"metrics": metrics, "settings": how}))
+            jobs[run.name] = SimpleNamespace(run=file.parent.parent, result=file)
+        return SimpleNamespace(
+            name="bare", axes={"axis": {}}, baselines={}, runs=lambda: runs, across=lambda: list(across), jobs=jobs
+        )
+
+    return function
 
 
 def test_bits_per_dim_rank_and_fd_is_empty(plan, tmp_path):
-    rows = collect(plan, tmp_path, plan.jobs)
-    assert [row.name for row in rows] == ["three", "one", "two"]
-    write(rows, plan, tmp_path)
+    made = plan({"one": [2.5], "two": [math.nan], "three": [1.5]})
+    standing = collect(made, tmp_path, made.jobs)
+    assert [(row.model.name, row.rank) for row in standing.rows] == [("three", 1), ("one", 2), ("two", None)]
+    write_tables(standing, "bare", tmp_path)
     with open(tmp_path / "table.csv") as file:
         table = list(csv.DictReader(file))
     assert [row["axis"] for row in table] == ["three", "one", "two"]
     assert {row["fd"] for row in table} == {row["num_samples"] for row in table} == {""}
-    text = markdown(rows, plan)
-    assert "| 1 | three |  | 1.500 ± 0.100 (elbo) |" in text
+    text = markdown(standing, "bare")
+    assert "| 1 | three | 1.500 ± 0.100 |" in text and "bits/dim (elbo)" in text
     assert "nan" not in text and "None`" not in text and "no FD" in text
+
+
+def test_a_cell_is_the_mean_of_the_seeds_that_are_done(plan, tmp_path):
+    made = plan({"one": [2.0, 4.0, 9.0], "two": [1.0, 2.0, 3.0]})
+    del made.jobs["one-seed2"]
+    standing = collect(made, tmp_path, made.jobs)
+    assert [(row.model.name, row.model.mean(BITS), row.model.seeds) for row in standing.rows] == [
+        ("two", 2.0, 3),
+        ("one", 3.0, 2),
+    ]
+
+
+def test_only_what_the_axes_change_may_differ(plan, tmp_path):
+    bits, settings = {"one": [2.0], "two": [1.0]}, {"two": {"estimator": {"class_path": "Other"}}}
+    with pytest.raises(UserError, match="estimator is none in one and Other in two"):
+        made = plan(bits, **settings)
+        collect(made, tmp_path, made.jobs)
+    made = plan(bits, across=["estimator"], **settings)
+    assert len(collect(made, tmp_path, made.jobs).rows) == 2

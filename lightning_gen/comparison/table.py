@@ -1,0 +1,242 @@
+"""A standing as a table: CSV with every digit, Markdown and the terminal for people."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_gen.comparison.explanation import explanation
+from lightning_gen.comparison.metrics import BITS, FD, FD_INF, LIKELIHOOD, Metric
+from lightning_gen.comparison.models import Model
+from lightning_gen.comparison.records import Record
+from lightning_gen.comparison.standing import Row, Standing
+from lightning_gen.run_directory import write_atomically, write_csv
+
+INCOMPARABLE = "incomparable"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column that people read: its header, and its text in a model's row and in a baseline's.
+
+    Attributes:
+        number: set to the right.
+        dispensable: left out of a terminal that is too narrow for all.
+    """
+
+    header: str
+    of_row: Callable[[Row], str]
+    of_fixed: Callable[[Record], str] = lambda record: ""
+    number: bool = True
+    dispensable: bool = False
+
+
+def columns(standing: Standing) -> list[Column]:
+    """Rank, what tells the models apart, what was measured with its difference to the baseline, and of how many."""
+    first, *others = standing.labels
+    table = [Column("rank", lambda row: _rank(row, standing))]
+    table.append(Column(first, lambda row: row.model.labels.get(first, ""), lambda record: record.name, number=False))
+    table += [Column(label, lambda row, label=label: row.model.labels.get(label, ""), number=False) for label in others]
+    for metric in standing.shown:
+        table += _of_metric(metric, standing)
+        if metric is FD and FD_INF in standing.measured:
+            table.append(_mean(FD_INF))
+    if any(not math.isnan(model.images_per_s()) for model in standing.models):
+        table.append(Column("images/s", lambda row: _number(row.model.images_per_s(), 0), dispensable=True))
+    if len({model.seeds for model in standing.models}) > 1:
+        table.append(Column("seeds", lambda row: str(row.model.seeds)))
+    if any(record.settings.get("num_samples") for record in standing.records):
+        table.append(Column("N", lambda row: _samples(row.model.records[0]), _samples))
+    return table
+
+
+def _of_metric(metric: Metric, standing: Standing) -> list[Column]:
+    """The number, and what it differs by from the baseline's where there is something to set it against."""
+    kinds = {model.kind for model in standing.models if model.measured(metric)} if metric.of == LIKELIHOOD else {""}
+    shared = next(iter(kinds)) if len(kinds) == 1 else None  # said in the header, else in each cell
+    kind = f" ({shared})" if shared else ""
+    marked = "" if standing.comparable(metric) else f", {INCOMPARABLE}"
+    several = any(model.seeds > 1 for model in standing.models)
+
+    def cell(mean: float, spread: float, own_kind: str) -> str:
+        other = metric.of == LIKELIHOOD and own_kind != shared and not math.isnan(mean)
+        return _with_spread(mean, spread, metric) + (f" ({own_kind})" if other else "")
+
+    def of_row(row: Row) -> str:
+        mean, sd = row.model.summary(metric)
+        return cell(mean, sd if several else metric.standard_error(row.model.records[0]), row.model.kind)
+
+    def of_fixed(record: Record) -> str:
+        return cell(metric.value(record), math.nan if several else metric.standard_error(record), record.kind)
+
+    found = [Column(f"{standing.header(metric)}{kind}{marked}", of_row, of_fixed)]
+    if any(metric.key in row.differences for row in standing.rows):
+        found.append(Column(f"Δ {metric.title}", lambda row: _difference(row, metric)))
+    return found
+
+
+def _mean(metric: Metric) -> Column:
+    return Column(
+        metric.title,
+        lambda row: _number(row.model.mean(metric), metric.digits),
+        lambda record: _number(metric.value(record), metric.digits),
+        dispensable=True,
+    )
+
+
+def _rank(row: Row, standing: Standing) -> str:
+    if not standing.comparable(standing.metric):
+        return INCOMPARABLE
+    return "" if row.rank is None else f"{row.rank}{'=' if row.tied else ''}"
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _with_spread(mean: float, spread: float, metric: Metric) -> str:
+    return _number(mean, metric.digits) + ("" if math.isnan(spread) else f" ± {spread:.{metric.digits}f}")
+
+
+def _difference(row: Row, metric: Metric) -> str:
+    if row.is_baseline:
+        return "baseline"
+    found = row.differences.get(metric.key)
+    if found is None or math.isnan(found.mean):
+        return ""
+    half = "" if math.isnan(found.half) else f" ± {found.half:.{metric.digits}f}"
+    return f"{found.mean:+.{metric.digits}f}{half}"
+
+
+def _samples(record: Record) -> str:
+    return str(record.settings.get("num_samples") or "")
+
+
+def markdown(standing: Standing, title: str) -> str:
+    """The table and, below it, how it was measured and what it says."""
+    table = columns(standing)
+    text = [f"# {title}", "", _line(column.header for column in table)]
+    text.append("|" + "|".join(" ---: " if column.number else " --- " for column in table) + "|")
+    text += [_line(column.of_row(row) for column in table) for row in standing.rows]
+    text += [_line(column.of_fixed(record) for column in table) for record in standing.fixed]
+    for paragraph in explanation(standing):
+        text += ["", paragraph]
+    return "\n".join(text) + "\n"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def print_table(standing: Standing, title: str) -> None:
+    """The table on the terminal, 120 wide where it is none, with the explanation below."""
+    from rich.console import Console
+    from rich.measure import Measurement
+    from rich.text import Text
+
+    metric = standing.metric
+    how = f"ranked by {standing.header(metric)}, {'lower' if metric.lower_is_better else 'higher'} is better"
+    title = f"{title}: {how if standing.comparable(metric) else f'{INCOMPARABLE}, not ranked'}"
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    shown = columns(standing)
+    unbounded = console.options.update(max_width=10_000)
+    while Measurement.get(console, unbounded, _drawn(standing, title, shown)).maximum > console.width:
+        spare = next((column for column in shown if column.dispensable), None)
+        if spare is None:
+            break
+        shown.remove(spare)
+    console.print(_drawn(standing, title, shown))
+    for paragraph in explanation(standing):
+        console.print(Text(paragraph), style="dim")
+
+
+def _drawn(standing: Standing, title: str, shown: list[Column]) -> Any:
+    """A rich table. Every string goes through `Text`: "[digits]" would be taken for a style."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
+    for column in shown:
+        drawn.add_column(Text(column.header), justify="right" if column.number else "left")
+    for row, following in zip(standing.rows, [*standing.rows[1:], None]):
+        ends = following is None or following.block != row.block
+        drawn.add_row(*(Text(column.of_row(row)) for column in shown), end_section=ends)
+    for record in standing.fixed:
+        drawn.add_row(*(Text(column.of_fixed(record)) for column in shown), style="dim")
+    return drawn
+
+
+def write_tables(standing: Standing, title: str, folder: Path) -> None:
+    """table.csv, a line a row; runs.csv, a line a run; and table.md."""
+    header, lines = rows_csv(standing)
+    write_csv(folder / "table.csv", header, lines)
+    header, lines = runs_csv(standing)
+    write_csv(folder / "runs.csv", header, lines)
+    write_atomically(folder / "table.md", markdown(standing, title))
+
+
+def _unless_nan(value: Any) -> Any:
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else value
+
+
+def rows_csv(standing: Standing) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines: the labels, then fd, bits_per_dim and images_per_s, then what qualifies them, then the rest."""
+    several = any(model.seeds > 1 for model in standing.models)
+    rest = [metric for metric in standing.measured if metric not in (FD, BITS)]
+    fields: list[tuple[str, Callable[[Row], Any], Callable[[Record], Any]]] = []
+
+    def add(name: str, of_row: Callable[[Row], Any], of_fixed: Callable[[Record], Any] = lambda record: None) -> None:
+        fields.append((name, of_row, of_fixed))
+
+    for i, label in enumerate(standing.labels):
+        add(label, lambda row, label=label: row.model.labels.get(label), lambda record, i=i: None if i else record.name)
+    for metric in (FD, BITS):
+        add(metric.key, lambda row, m=metric: row.model.mean(m), metric.value)
+    add("images_per_s", lambda row: row.model.images_per_s())
+    add("rank", lambda row: row.rank)
+    add("seeds", lambda row: row.model.seeds)
+    for metric in (FD, BITS):
+        add(f"{metric.key}_sd", lambda row, m=metric: row.model.summary(m)[1])
+    add(
+        "bits_per_dim_se",
+        lambda row: BITS.standard_error(row.model.records[0]) if not several else None,
+        BITS.standard_error,
+    )
+    for name in ("likelihood_kind", "num_samples", "nfe", "weights"):
+        add(
+            name,
+            lambda row, n=name: row.model.records[0].settings.get(n),
+            lambda record, n=name: record.settings.get(n),
+        )
+    add("baseline", lambda row: row.baseline.name if row.baseline else None)
+    for metric in standing.shown:
+        for part in ("mean", "low", "high", "over"):
+            name = f"{metric.key}_difference" + ("" if part == "mean" else f"_{part}")
+            add(name, lambda row, key=metric.key, part=part: getattr(row.differences.get(key), part, None))
+    for metric in rest:
+        add(metric.key, lambda row, m=metric: row.model.mean(m), metric.value)
+        add(f"{metric.key}_sd", lambda row, m=metric: row.model.summary(m)[1])
+    if not all(map(standing.comparable, standing.measured)):
+        add("comparable", lambda row: "no")
+    lines = [[_unless_nan(of_row(row)) for _, of_row, _ in fields] for row in standing.rows]
+    lines += [[_unless_nan(of_fixed(record)) for _, _, of_fixed in fields] for record in standing.fixed]
+    return [name for name, _, _ in fields], lines
+
+
+def runs_csv(standing: Standing) -> tuple[list[str], list[list[Any]]]:
+    """Header and lines: the labels, the training seed and the run, then every metric of it."""
+    metrics = standing.measured
+    header = [*standing.labels, "seed", *(m.key for m in metrics), "images_per_s", "likelihood_kind", "step", "run"]
+
+    def line(model: Model, record: Record) -> list[Any]:
+        labels = [model.labels.get(label, "") for label in standing.labels]
+        values = [metric.value(record) for metric in metrics]
+        how = [record.images_per_s, record.kind, record.settings.get("step"), record.name]
+        return [_unless_nan(value) for value in (*labels, record.seed, *values, *how)]
+
+    return header, [line(row.model, record) for row in standing.rows for record in row.model.records]

@@ -1,0 +1,90 @@
+"""Runs, files and benchmarks lead to their evaluations; what leads nowhere is said."""
+
+import json
+import math
+import shutil
+
+import pytest
+
+from lightning_gen.comparison.records import distinct, find_records, read_record
+from lightning_gen.errors import UserError
+
+
+def test_a_run_is_read(evaluated):
+    run = evaluated("a", fd=2.0, per_example=[1.0, 3.0], seed=4)
+    (run / "metrics.csv").write_text("step,throughput/images_per_s\n1,100\n2,120\n3,500\n")
+    found = find_records([run])
+    [record], fixed = found.records, found.baselines
+    assert (record.name, record.seed, record.recipe, record.kind) == ("a", 4, "a", "elbo")
+    assert record.images_per_s == 120 and record.metrics["fd"] == 2.0
+    assert list(record.log_prob) == [0, 1] and record.log_prob[1] == pytest.approx(3 * record.log_prob[0])
+    assert [(r.name, r.metrics["fd"], r.settings["source"]) for r in fixed] == [
+        ("floor", 1.0, "real data"),
+        ("ceiling", 100.0, "noise"),
+    ]
+
+
+def test_each_evaluation_counts_once_in_any_order(evaluated):
+    a, b = evaluated("a", fd=1.0), evaluated("b", fd=2.0)
+    paths = [b, a, a / "evaluation" / "default.json", a / ".." / "b"]
+    names = [[record.name for record in find_records(given).records] for given in (paths, paths[::-1])]
+    assert names == [["a", "b"]] * 2
+
+
+def test_a_benchmark_means_all_its_runs(evaluated, tmp_path):
+    runs = [evaluated(name, fd=2.0, name="benchmark") for name in ("a", "b")]
+    for run in runs:
+        shutil.copytree(run, tmp_path / "bench" / "cells" / run.name)
+    (tmp_path / "bench" / "baselines").mkdir()
+    shutil.copy(runs[0] / "evaluation" / "benchmark.json", tmp_path / "bench" / "baselines" / "memorised.json")
+    (tmp_path / "bench" / "cells" / "cut").mkdir()
+    found = find_records([tmp_path / "bench"])
+    assert [record.name for record in found.records] == ["a", "b"]
+    assert len(found.notes) == 1 and "cut" in found.notes[0]
+    assert [record.name for record in distinct(found.baselines)] == ["floor", "memorised", "ceiling"]
+
+
+def test_baselines_of_other_sizes_are_others(evaluated):
+    a, b = evaluated("a", fd=1.0), evaluated("b", fd=2.0)
+    content = json.loads((b / "evaluation" / "default.json").read_text())
+    content["baselines"]["floor"]["settings"]["num_samples"] = 50
+    (b / "evaluation" / "default.json").write_text(json.dumps(content))
+    assert [r.name for r in distinct(find_records([a, b]).baselines)] == ["floor", "floor", "ceiling"]
+
+
+def test_an_older_file_is_read_and_nothing_is_its_like(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"metrics": {"fd": None}, "settings": {"data": "D"}}))
+    a, b = (read_record(tmp_path / f"{name}.json") for name in ("a", "b"))
+    assert a.recipe != b.recipe and a.seed is None and math.isnan(a.metrics["fd"]) and not a.log_prob
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"metrics": [], "settings": {}}', '{"metrics": {"fd": "x"}, "settings": {}}']
+)
+def test_other_files_are_refused(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(UserError, match="x.json is not an evaluation"):
+        find_records([tmp_path / "x.json"])
+
+
+def test_what_is_missing_is_said_with_what_makes_it(evaluated, tmp_path):
+    run = evaluated("a", fd=1.0, name="quick")
+    with pytest.raises(UserError, match=r"`lightning-gen evaluate \S+/a` makes it; it has quick \(--name quick\)"):
+        find_records([run])
+    assert find_records([run], "quick").records
+    with pytest.raises(UserError, match="evaluate .* --name other"):
+        find_records([run], "other")
+    with pytest.raises(UserError, match="nowhere"):
+        find_records([tmp_path / "nowhere"])
+    (tmp_path / "empty" / "cells").mkdir(parents=True)
+    with pytest.raises(UserError, match="without a run"):
+        find_records([tmp_path / "empty"])
+
+
+def test_a_damaged_csv_is_named(evaluated):
+    run = evaluated("a", per_example=[1.0, 2.0])
+    (run / "evaluation" / "default.csv").write_text("index,log_prob_nats\n0,1.0\n1")
+    [record] = find_records([run]).records
+    with pytest.raises(UserError, match="default.csv is damaged"):
+        _ = record.log_prob
