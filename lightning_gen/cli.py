@@ -22,8 +22,19 @@ import lightning_gen.diffusion.module
 import lightning_gen.networks
 import lightning_gen.optim  # noqa: F401
 from lightning_gen import wandb_run
-from lightning_gen.callbacks import EMA, Checkpoints, Progress, RunBegins, SampleSheet, Throughput
+from lightning_gen.callbacks import (
+    EMA,
+    Checkpoints,
+    Fidelity,
+    Progress,
+    RunBegins,
+    SampleSheet,
+    TestFidelity,
+    Throughput,
+)
 from lightning_gen.errors import Interrupted, UserError
+from lightning_gen.evaluation.protocol import Protocol
+from lightning_gen.evaluation.subject import subject
 from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
 from lightning_gen.loading import fill, read_checkpoint
 from lightning_gen.refusals import options
@@ -106,7 +117,10 @@ class GenerativeCLI(LightningCLI):
         parser.add_lightning_class_args(EMA, "ema")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(SampleSheet, "samples")
+        parser.add_lightning_class_args(Fidelity, "fidelity")
         parser.add_lightning_class_args(Progress, "progress")
+        if self.verb == "test":
+            parser.add_class_arguments(Protocol, "evaluation")
         for name in ("shape", "levels", "num_classes"):
             parser.link_arguments(
                 "data", f"model.init_args.{name}", compute_fn=_Attribute(name), apply_on="instantiate"
@@ -163,6 +177,9 @@ class GenerativeCLI(LightningCLI):
         if self.verb == "fit" and trainer.limit_train_batches == 0:
             raise UserError("trainer.limit_train_batches is 0: there is nothing to train on")
         trainer.callbacks.insert(0, Throughput())
+        if self.verb == "test":
+            self.distances = TestFidelity(self._get(self.config_init, "evaluation"))
+            trainer.callbacks.append(self.distances)
         if self.verb == "fit":
             trainer.callbacks.insert(0, RunBegins(self.run_dir, self.entry.identity, self.entry.step, self.resolved))
             if 0 < trainer.max_steps <= self.entry.step and trainer.is_global_zero:
@@ -204,22 +221,37 @@ class GenerativeCLI(LightningCLI):
         if self.verb == "predict":
             write_csv(folder / "predict.csv", self.columns, self.rows)
             return folder / "predict.csv"
-        metrics = {}
-        bound = (self.model.likelihood_kind or "").endswith("elbo")
-        for name, (mean, error) in self.model.measured.items():
-            name = "elbo_nats" if bound and name == "log_prob_nats" else name
-            metrics |= {name: mean, f"{name}_se": error}
+        module, checkpoint = self.model, read_checkpoint(self.entry.checkpoint)
         settings = {
             "split": "val" if self.verb == "validate" else "test",
             "checkpoint": self.entry.checkpoint,
-            "weights": f"ema:{self.model.averages.decays[0]}" if self.model.averages is not None else "raw",
-            "likelihood_kind": self.model.likelihood_kind,
-            "draws": self.model.eval_draws,
+            **subject(checkpoint, self.run_dir),
+            "likelihood_kind": module.likelihood_kind,
+            "draws": module.eval_draws,
             "seed": EVALUATION_SEED,
         }
+        metrics = self._means()
+        if self.verb == "test" and self.distances.measured is not None:
+            found = self.distances.measured
+            metrics, settings = {**found.metrics, **metrics}, {**found.settings, **settings}
+            if self.distances.left_out:
+                print(f"{self.distances.left_out}: FD is left out (give --evaluation.extractor)")
+        settings["weights"] = f"ema:{module.averages.decays[0]}" if module.averages is not None else "raw"
         text = json.dumps({"metrics": metrics, "settings": settings}, indent=2)
         write_atomically(folder / f"{self.verb}.json", text + "\n")
         return folder / f"{self.verb}.json"
+
+    def _means(self) -> dict[str, float]:
+        """Means over the split with their standard errors, by the names that `evaluate` gives them."""
+        bound = (self.model.likelihood_kind or "").endswith("elbo")
+        metrics = {}
+        for name, (mean, error) in self.model.measured.items():
+            if name == "log_prob_nats" and bound:
+                name = "elbo_nats"
+            elif name in self.model.likelihood_terms:
+                name = f"{name}_nats"
+            metrics |= {name: mean, f"{name}_se": error}
+        return metrics
 
 
 class _Attribute:

@@ -76,12 +76,14 @@ class GenerativeModule(LightningModule, ABC):
         self.shape, self.levels, self.num_classes = tuple(shape), levels, num_classes
         self.optimizer_factory, self.lr_schedule_factory = optimizer, lr_schedule
         self.compile_networks, self.eval_draws = compile, eval_draws
+        self.eval_estimator: Any | None = None  # of the likelihood that is tested; the family's own by default
         self.seed = 0  # of the run; the command line sets it
         self.recipe: dict[str, Any] | None = None  # what rebuilds this module and its data; the command line sets it
         self.weights = "raw"  # which weights the parameters hold: `lightning_gen.load` sets it
         self.averages: WeightAverages | None = None
         self.measured: dict[str, tuple[float, float]] = {}  # the last validation's or test's means and standard errors
         self.likelihood_kind: str | None = None
+        self.likelihood_terms: tuple[str, ...] = ()
         self._means = MeanOverExamples()
         self._parts: dict[str, Tensor] = {}  # of a logged step's loss, added up over its micro-batches
         self.losses = LossWatch()
@@ -309,10 +311,11 @@ class GenerativeModule(LightningModule, ABC):
         for name, value in parts.items():
             self._means.add(name, value.expand(len(batch.x)))
         try:
-            likelihood = self.log_likelihood(batch.x, batch.y, draws=self.eval_draws, rng=own.fork("likelihood"))
+            how = {"estimator": self.eval_estimator, "draws": self.eval_draws, "rng": own.fork("likelihood")}
+            likelihood = self.log_likelihood(batch.x, batch.y, **how)
         except NoLikelihood:
             return
-        self.likelihood_kind = likelihood.kind
+        self.likelihood_kind, self.likelihood_terms = likelihood.kind, tuple(likelihood.terms)
         for name, value in {"log_prob_nats": likelihood.log_prob, **likelihood.terms}.items():
             self._means.add(name, value)
         if self.levels is not None:

@@ -47,6 +47,7 @@ MAY_DIFFER = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "progress",
+    "fidelity",
 )
 """Keys in which a resumed run may differ from the run's own config."""
 

@@ -1,10 +1,20 @@
-"""Callbacks: weight averages, checkpoints, sample sheets, throughput, progress, the beginning of a run."""
+"""Callbacks: weight averages, checkpoints, sample sheets, fidelity, throughput, progress, the beginning of a run."""
 
 from lightning_gen.callbacks.checkpoints import Checkpoints
 from lightning_gen.callbacks.ema import EMA
+from lightning_gen.callbacks.fidelity import Fidelity, TestFidelity
 from lightning_gen.callbacks.progress import Progress
 from lightning_gen.callbacks.run_begins import RunBegins
 from lightning_gen.callbacks.sample_sheet import SampleSheet
 from lightning_gen.callbacks.throughput import Throughput
 
-__all__ = ["EMA", "Checkpoints", "Progress", "RunBegins", "SampleSheet", "Throughput"]
+__all__ = [
+    "EMA",
+    "Checkpoints",
+    "Fidelity",
+    "Progress",
+    "RunBegins",
+    "SampleSheet",
+    "TestFidelity",
+    "Throughput",
+]
