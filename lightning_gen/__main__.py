@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Callable
 
 _STARTED_BY = os.getppid()
 
@@ -16,6 +15,11 @@ _VERBS = {
     "predict": ("lightning_gen.cli", "predict", "per-example log-likelihoods of the test split, as CSV"),
     "evaluate": ("lightning_gen.evaluation.evaluate", "evaluate", "FD and bits/dim of a run or checkpoint, as JSON"),
     "sample": ("lightning_gen.evaluation.sample", "sample", "a sheet of samples of a run or checkpoint"),
+    "compare": (
+        "lightning_gen.comparison.compare",
+        "compare",
+        "rank evaluated runs: means over seeds, intervals, ties",
+    ),
     "benchmark": ("lightning_gen.benchmark.run", "benchmark", "train, evaluate and rank a grid of models"),
     "extractor": ("lightning_gen.evaluation.train_extractor", "extractor", "train a shipped feature extractor again"),
 }
@@ -32,17 +36,6 @@ lightning-gen VERB --help shows a verb's options. The last line a verb prints is
 
 def _help() -> str:
     return _HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, (_, _, text) in _VERBS.items()))
-
-
-def _call(function: Callable[..., object], prog: str, args: list[str]) -> object:
-    """Calls a typed function with the arguments of a command line: what has no default is positional."""
-    from jsonargparse import ArgumentParser
-
-    text = (function.__doc__ or "").partition("\n")[0]
-    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, description=text)
-    # `evaluate RUN`, but `benchmark --config FILE`, like the Trainer's verbs
-    parser.add_function_arguments(function, as_positional="config" not in function.__annotations__)
-    return function(**parser.instantiate(parser.parse_args(args)).as_dict())
 
 
 def _reported(error: Exception, verb: str, args: list[str]) -> bool:
@@ -91,7 +84,9 @@ def _run(args: list[str]) -> int:
 
             made = run_verb(verb, rest)
         else:
-            made = _call(getattr(importlib.import_module(module), function), f"lightning-gen {verb}", rest)
+            from lightning_gen.calling import call
+
+            made = call(getattr(importlib.import_module(module), function), f"lightning-gen {verb}", rest)
     except Interrupted as stop:
         print(f"lightning-gen {verb}: {stop}", file=sys.stderr)
         return stop.status

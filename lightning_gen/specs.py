@@ -25,7 +25,8 @@ def build(spec: dict[str, Any], base: type, **given: Any) -> Any:
     try:
         return parser.instantiate(parser.parse_object({"object": spec}))["object"]
     except ArgumentError as error:
-        raise UserError(f"cannot build {spec['class_path']}: {essence(str(error))}") from error
+        reason = essence(str(error)).removeprefix(f"Problem with given class_path '{spec['class_path']}': ")
+        raise UserError(f"cannot build {spec['class_path']}: {reason}") from error
     except ValueError as error:  # what the constructor raised, wrapped by the parser
         if isinstance(error.__cause__, UserError):
             raise error.__cause__ from None
@@ -53,29 +54,58 @@ def resolve(class_path: str) -> Any:
 def overridden(current: Any, spec: dict[str, Any] | None) -> Any:
     """`current` with the fields that `spec` names replaced, or what `spec` names whole.
 
+    A field that is an object itself may be overridden in part: {"steps": 20, "solver": {"eta": 1.0}}, or with dotted keys
+    as command lines give them, {"solver.eta": 1.0}.
+
     Raises:
         UserError: where that cannot be built.
     """
     if spec is None:
         return current
-    spec = _nested(spec)
+    spec = nested(spec)
     if "class_path" in spec:
         return build(spec, resolve(spec["class_path"]))
     if current is None:
         raise UserError("there is nothing to override: name a class_path")
     kind = type(current)
     given = {key: getattr(current, key) for key in parameters(kind) if hasattr(current, key)}
-    unknown = spec.get("init_args", {}).keys() - given.keys()
+    changes = spec.get("init_args", {})
+    unknown = changes.keys() - given.keys()
     if unknown:
         raise UserError(f"{kind.__name__} has no {sorted(unknown)[0]!r}, only {', '.join(given)}")
-    return build({"class_path": _path(kind), "init_args": {**given, **spec.get("init_args", {})}}, kind)
+    for key, value in changes.items():
+        if not isinstance(value, dict):
+            continue
+        if isinstance(value.get("class_path"), str):  # its own arguments may stand beside it
+            changes[key] = nested(value)
+        elif isinstance(given[key], (type(None), bool, int, float, str, list, tuple, dict)):
+            raise UserError(
+                f"there is no {key} whose {next(iter(value), 'fields')} could be set: name its class, {key}=CLASS"
+            )
+        else:
+            changes[key] = overridden(given[key], value)
+    return build({"class_path": _path(kind), "init_args": {**given, **changes}}, kind)
 
 
-def _nested(spec: dict[str, Any]) -> dict[str, Any]:
-    """{"steps": 5} and {"init_args.steps": 5}, as command lines give them, to {"init_args": {"steps": 5}}."""
-    whole = {key: value for key, value in spec.items() if key in ("class_path", "init_args")}
-    bare = {key.removeprefix("init_args."): value for key, value in spec.items() if key not in whole}
-    return {**whole, "init_args": {**whole.get("init_args", {}), **bare}}
+def nested(spec: dict[str, Any]) -> dict[str, Any]:
+    """{"steps": 5}, {"init_args.steps": 5} and {"solver": "DDIM", "solver.eta": 1}, as command lines give them, to
+    {"init_args": {"steps": 5}} and {"init_args": {"solver": {"class_path": "DDIM", "eta": 1}}}.
+    """
+    whole: dict[str, Any] = {}
+    for dotted, value in spec.items():
+        *path, last = dotted.split(".")
+        place = whole
+        for part in path:
+            inside = place.get(part, {})
+            place[part] = dict(inside) if isinstance(inside, dict) else {"class_path": inside}
+            place = place[part]
+        before = place.get(last)
+        if isinstance(before, dict) and isinstance(value, (str, dict)):
+            value = {**before, **(value if isinstance(value, dict) else {"class_path": value})}
+        place[last] = value
+    own = {key: value for key, value in whole.items() if key in ("class_path", "init_args")}
+    bare = {key: value for key, value in whole.items() if key not in own}
+    return {**own, "init_args": {**own.get("init_args", {}), **bare}}
 
 
 def describe(thing: Any) -> Any:

@@ -70,14 +70,24 @@ def test_the_last_line_is_the_path(run, capsys, tmp_path):
     assert main(["sample", str(run), "--num", "5", "--out", str(tmp_path / "s.png")]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "s.png")
     assert (tmp_path / "s.png").stat().st_size > 1000
-    assert main(["evaluate", str(run), "--num_samples", "50", "--draws", "2", "--name", "quick"]) == 0
+    assert main(["evaluate", str(run), "--num_samples", "50", "--likelihood.draws", "2", "--name", "quick"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(run / "evaluation" / "quick.json")
 
 
 def test_evaluate_needs_no_config_and_says_how_it_measured(run):
     bare = checkpoint_files(run)[0]
     assert (
-        main(["evaluate", str(bare), "--num_samples=50", "--draws=2", "--batch_size=7", "--name=bare", "--weights=raw"])
+        main(
+            [
+                "evaluate",
+                str(bare),
+                "--num_samples=50",
+                "--likelihood.draws=2",
+                "--batch_size=7",
+                "--name=bare",
+                "--weights=raw",
+            ]
+        )
         == 0
     )
     content = json.loads((run / "evaluation" / "bare.json").read_text())
@@ -97,7 +107,10 @@ def test_evaluate_needs_no_config_and_says_how_it_measured(run):
 def test_evaluation_does_not_depend_on_the_batch_size(run):
     values = []
     for size in (7, 64):
-        assert main(["evaluate", str(run), "--num_samples=50", "--draws=2", f"--batch_size={size}", "--name=b"]) == 0
+        assert (
+            main(["evaluate", str(run), "--num_samples=50", "--likelihood.draws=2", f"--batch_size={size}", "--name=b"])
+            == 0
+        )
         values.append(json.loads((run / "evaluation" / "b.json").read_text())["metrics"])
     for key in values[0]:
         assert values[0][key] == pytest.approx(values[1][key], rel=1e-4), key
@@ -110,7 +123,7 @@ def test_sampler_can_be_overridden_in_part(run):
                 "evaluate",
                 str(run),
                 "--num_samples=20",
-                "--draws=0",
+                "--likelihood.draws=0",
                 "--name=steps",
                 '--sampler={"init_args": {"steps": 3}}',
             ]
@@ -121,7 +134,17 @@ def test_sampler_can_be_overridden_in_part(run):
     assert settings["nfe"] == 3 and settings["sampler"]["init_args"]["steps"] == 3
     assert settings["sampler"]["init_args"]["solver"]["class_path"].endswith("DDIM")
     assert (
-        main(["evaluate", str(run), "--num_samples=20", "--draws=0", "--name=dots", "--sampler.init_args.steps=4"]) == 0
+        main(
+            [
+                "evaluate",
+                str(run),
+                "--num_samples=20",
+                "--likelihood.draws=0",
+                "--name=dots",
+                "--sampler.init_args.steps=4",
+            ]
+        )
+        == 0
     )
     assert json.loads((run / "evaluation" / "dots.json").read_text())["settings"]["nfe"] == 4
     assert main(["evaluate", str(run), "--num_samples=20", '--sampler={"stepz": 5}']) == 2
@@ -129,7 +152,7 @@ def test_sampler_can_be_overridden_in_part(run):
 
 def test_trainer_verbs_need_the_run_alone(run):
     assert main(["validate", "--run", str(run)]) == 0
-    assert main(["test", "--run", str(run)]) == 0
+    assert main(["test", "--run", str(run), "--evaluation.likelihood.draws=1"]) == 0
     assert main(["predict", f"--run={run}"]) == 0
     content = json.loads((run / "evaluation" / "test.json").read_text())
     with open(run / "evaluation" / "predict.csv") as file:
@@ -140,6 +163,20 @@ def test_trainer_verbs_need_the_run_alone(run):
     assert content["metrics"]["elbo_nats_se"] == pytest.approx(statistics.stdev(values) / 10, rel=1e-9)
     assert content["settings"]["weights"] == "ema:0.999"
     assert content["settings"]["likelihood_kind"] == "density-elbo"
+
+
+def test_test_reports_from_inside_lightning_what_evaluate_does(run):
+    how = {"num_samples": "50", "batch_size": "20", "likelihood.draws": "3", "likelihood.estimator.steps": "30"}
+    assert main(["evaluate", str(run), *(f"--{key}={value}" for key, value in how.items()), "--name=both"]) == 0
+    assert main(["test", "--run", str(run), *(f"--evaluation.{key}={value}" for key, value in how.items())]) == 0
+    found = [json.loads((run / "evaluation" / f"{name}.json").read_text()) for name in ("test", "both")]
+    inside, outside = (content["metrics"] for content in found)
+    assert (
+        outside.keys() <= inside.keys() and {"fd", "kid", "elbo_nats", "elbo_nats_se", "prior_nats"} <= outside.keys()
+    )
+    assert {key: inside[key] for key in outside} == pytest.approx(outside, rel=1e-5)
+    different = {key for key, value in found[1]["settings"].items() if found[0]["settings"].get(key) != value}
+    assert not different
 
 
 def test_another_model_than_was_trained_is_not_judged(run, capsys):

@@ -70,7 +70,17 @@ def test_the_architecture_names_what_is_there():
     section = README[README.index("## Architecture") :]
     for path in re.findall(r"^    (\w+(?:\.py|/))", section, re.MULTILINE):
         assert (ROOT / "lightning_gen" / path).exists(), path
-    for name in ("measure.py", "oracles.py", "module.py", "loaders.py", "metrics_file.py", "loggers.py", "specs.py"):
+    names = (
+        "judge.py",
+        "features.py",
+        "reference.py",
+        "parts.py",
+        "oracles.py",
+        "module.py",
+        "loaders.py",
+        "loggers.py",
+    )
+    for name in (*names, "metrics_file.py", "specs.py", "array_cache.py"):
         assert name in section and list(ROOT.rglob(name)), name
 
 

@@ -223,6 +223,7 @@ def test_a_signal_ends_a_run_with_its_status_and_the_command_that_goes_on(
 
     before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(GenerativeModule, "on_train_batch_start", start)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it starts in the background ignore it
     try:
         assert fit(run, steps=20) == status
     finally:

@@ -107,6 +107,33 @@ def test_a_nested_spec_in_an_override_becomes_an_object():
 
 @pytest.mark.parametrize(
     "spec",
+    [
+        {"solver.eta": 1.0, "steps": 3},
+        {"solver": {"eta": 1.0}, "init_args.steps": 3},
+        {"init_args": {"solver": {"eta": 1.0}, "steps": 3}},
+        {"solver": "DDIM", "solver.eta": 1.0, "steps": 3},
+        {"solver.eta": 1.0, "solver": "lightning_gen.diffusion.DDIM", "steps": 3},
+        {"solver.class_path": "DDIM", "solver.init_args.eta": 1.0, "steps": 3},
+        {"solver.class_path": "DDIM", "solver": {"eta": 1.0}, "steps": 3},
+        {"solver": {"class_path": "DDIM", "eta": 1.0}, "steps": 3},
+    ],
+)
+def test_parts_of_parts_are_overridden_as_a_command_line_writes_them(spec):
+    current = DiffusionSampler(DDIM(0.5), 50, UniformLogSNR(), ClassifierFree(2.0))
+    changed = overridden(current, spec)
+    assert type(changed.solver) is DDIM and changed.solver.eta == 1.0 and changed.steps == 3
+    assert (changed.grid, changed.guidance) == (current.grid, current.guidance)
+    assert current.solver.eta == 0.5
+
+
+def test_a_part_that_is_not_there_must_be_named():
+    with pytest.raises(UserError, match="name its class, guidance=CLASS"):
+        overridden(DiffusionSampler(), {"guidance.scale": 2.0})
+    assert overridden(DiffusionSampler(), {"guidance": "ClassifierFree", "guidance.scale": 2.0}).guidance.scale == 2.0
+
+
+@pytest.mark.parametrize(
+    "spec",
     [{}, {"class_path": "lightning_gen.diffusion.Nothing"},
      {"init_args": {"steps": "many"}}, {"init_args": {"steps": 0}},
      {"init_args": {"solver": {"class_path": "lightning_gen.diffusion.UniformLogSNR"}}}],

@@ -44,11 +44,19 @@ def test_mathematics_needs_no_lightning():
         "random_source",
         "likelihood",
         "evaluation.pixels",
+        "evaluation.frechet",
+        "evaluation.manifold",
+        "evaluation.extractors",
         "metrics_file",
         "run_directory",
     )
     imports = ", ".join(f"lightning_gen.{module}" for module in modules)
     code = f"import sys, {imports}; sys.exit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_comparing_needs_no_torch():
+    code = "import sys, lightning_gen.comparison.compare; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -8,11 +8,15 @@ from typing import Any
 import torch
 
 from lightning_gen import loading
+from lightning_gen.errors import UserError
 from lightning_gen.evaluation import ranks
 from lightning_gen.evaluation.judge import Judge
-from lightning_gen.evaluation.progress import progress
-from lightning_gen.evaluation.protocol import Protocol
+from lightning_gen.evaluation.measured import Measured
+from lightning_gen.evaluation.parts import Parts
+from lightning_gen.evaluation.progress import Progress
+from lightning_gen.evaluation.protocol import LikelihoodProtocol, Protocol
 from lightning_gen.evaluation.ranks import Ranks
+from lightning_gen.evaluation.subject import subject
 
 
 def evaluate(
@@ -21,35 +25,38 @@ def evaluate(
     name: str = "default",
     weights: str = "ema",
     reference: str = "test",
-    draws: int = 16,
+    likelihood: LikelihoodProtocol = LikelihoodProtocol(),  # noqa: B008  frozen
     seed: int = 0,
     batch_size: int = 256,
     device: str = "auto",
     devices: int = 1,
     num_nodes: int = 1,
-    extractor: dict[str, Any] | None = None,
+    extractor: str | dict[str, Any] | None = None,
     sampler: dict[str, Any] | None = None,
-    estimator: dict[str, Any] | None = None,
 ) -> Path | None:
-    """FD and likelihood of a run or a bare checkpoint, as RUN/evaluation/NAME.json.
+    """FD, KID, precision, recall and likelihood of a run or a bare checkpoint, as RUN/evaluation/NAME.json.
+
+    Cut, it goes on where it was when the same command is given again.
 
     Args:
         run: a run directory (its newest checkpoint) or a checkpoint file.
-        num_samples: generated samples; as many as the reference has by default.
+        num_samples: generated samples; as many as the reference has by default, 0 for a likelihood alone.
         name: of the file written.
         weights: "ema", "ema:DECAY" or "raw".
         reference: the split that is measured against.
-        draws: noise draws per example of the likelihood; 0 for no likelihood.
+        likelihood: how the likelihood is taken.
         seed: of all noise.
         batch_size: examples at a time, on each device.
         device: "auto", "cpu", "cuda", ...
         devices: processes on each machine, one a device; no result depends on it.
         num_nodes: machines; for more than one start the command with torchrun or srun.
-        extractor: {"class_path", "init_args"} of the feature space; the data set's own by default.
-        sampler: replaces fields of the model's sampler, such as {"init_args": {"steps": 20}}.
-        estimator: the same for the likelihood.
+        extractor: of the features: digits, mnist, inception, another name of torch-fidelity's, or a class path; the data
+            set's own by default. --extractor.weights FILE and other fields are its arguments.
+        sampler: replaces fields of the model's sampler, such as --sampler.steps 20.
     """
-    protocol = Protocol(num_samples, reference, extractor, sampler, estimator, draws, batch_size, seed)
+    if not name or Path(name).name != name or name.startswith("."):
+        raise UserError(f"--name {name!r} is no name of a file")
+    protocol = Protocol(num_samples, reference, extractor, sampler, likelihood, batch_size, seed)
     given = {"run": run, "protocol": protocol, "name": name, "weights": weights}
     return ranks.run(_evaluate, given, device, devices, num_nodes)
 
@@ -57,17 +64,54 @@ def evaluate(
 def _evaluate(among: Ranks, device: torch.device, run: str, protocol: Protocol, name: str, weights: str) -> Path | None:
     checkpoint = loading.read_checkpoint(run)
     module = loading.from_checkpoint(checkpoint, weights, name=run)
-    judge = Judge(loading.load_data(checkpoint), protocol, device, among)
-    with progress("evaluating", judge.work(), among) as advance:
-        measured = judge.of_model(module, advance)
+    folder = loading.folder_of(run) / "evaluation"
+    with Progress(among) as show:
+        judge = Judge(loading.load_data(checkpoint), protocol, device, among, show)
+        depends_on = judge.depends_on(module) if among.first else None
+        depends_on = among.exchange(depends_on)[0]
+        parts = Parts.of(folder / f".{name}.parts", depends_on, among)
+        measured = judge.of_model(module, parts)
+        baselines = judge.baselines()
     if not among.first:
         return None
-    measured.settings["step"] = int(checkpoint["global_step"])
-    path = measured.write(loading.folder_of(run) / "evaluation", name, module.levels)
-    if judge.extractor is None:
-        data = type(judge.data).__name__
-        print(f"no feature extractor for {data}: FD is left out (give --extractor)")
-    label = f"FD[{measured.settings['extractor']}]"
-    shown = {label if k == "fd" else k: v for k, v in measured.metrics.items() if not k.endswith("_se")}
-    print("  ".join(f"{key} {value:.4g}" for key, value in shown.items()))
+    measured.settings.update(subject(checkpoint, run))
+    measured.timing.update(judge.timing(parts))
+    path = measured.write(folder, name, module.levels, baselines)
+    parts.clear()
+    _say(judge, measured, parts)
     return path
+
+
+def _say(judge: Judge, measured: Measured, parts: Parts) -> None:
+    if parts.reused:
+        print(
+            "taken up from an earlier attempt: " + ", ".join(f"{num} of {kind}" for kind, num in parts.reused.items())
+        )
+    if judge.left_out and judge.protocol.num_samples:
+        print(f"{judge.left_out}: FD is left out (give --extractor)")
+    metrics, label = measured.metrics, measured.settings["extractor_label"]
+    names = {"fd": label, "fd_inf": "at infinite N", "bits_per_dim": "bits/dim"}
+    of_likelihood = [key for key in metrics if key.endswith("_nats") or key == "bits_per_dim"]
+    of_samples = [key for key in metrics if not key.endswith("_se") and key not in (*of_likelihood, "fid")]
+    if of_samples:
+        print("  ".join(f"{names.get(key, key)} {_with_error(metrics, key)}" for key in of_samples))
+    if of_likelihood:
+        of_likelihood.sort(key=lambda key: key != "bits_per_dim")  # which keeps the order of the others
+        shown = [f"{names.get(key, key.removesuffix('_nats'))} {_with_error(metrics, key)}" for key in of_likelihood]
+        print(f"{'  '.join(shown)} nats ({measured.settings['likelihood_kind']})")
+    print(where_time_went(measured.timing))
+
+
+def _with_error(metrics: dict[str, float], key: str) -> str:
+    error = metrics.get(f"{key}_se")
+    return f"{metrics[key]:.4g}" + ("" if error is None else f" ± {error:.2g}")
+
+
+def where_time_went(timing: dict[str, Any]) -> str:
+    """One line."""
+    seconds = dict(timing["seconds"])
+    total = seconds.pop("total")
+    parts = sorted(seconds.items(), key=lambda item: -item[1])
+    shares = ", ".join(f"{what} {value / total:.0%}" for what, value in parts if value > 0.005 * total)
+    rate = f", {timing['images_per_s']:.3g} images/s" if "images_per_s" in timing else ""
+    return f"{total:.1f} s{rate}: {shares}"

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from lightning_gen.errors import UserError
+from lightning_gen.refusals import nearest
+
+
+@dataclass(frozen=True)
+class LikelihoodProtocol:
+    """How a likelihood is taken.
+
+    Attributes:
+        draws: noise draws per example; 0 for no likelihood.
+        estimator: replaces fields of the model's own, {"steps": 100}, or all of it with a "class_path".
+    """
+
+    draws: int = 16
+    estimator: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.draws < 0:
+            raise UserError(f"--likelihood.draws must be at least 0, not {self.draws}")
 
 
 @dataclass(frozen=True)
@@ -13,41 +32,46 @@ class Protocol:
     """How a model is measured. Two numbers compare when all of this is equal.
 
     Attributes:
-        num_samples: generated samples; None for as many as the reference split has.
+        num_samples: generated samples; None for as many as the reference split has, 0 for none and no distance.
         reference: the split that samples are measured against and whose likelihood is taken.
-        extractor: of features, {"class_path", "init_args"}; None for the data set's own.
-        sampler: replaces fields of the model's sampler, {"init_args": {"steps": 20}}, or all of it with a "class_path".
-        estimator: the same for the likelihood.
-        draws: noise draws per example of the likelihood; 0 for no likelihood.
+        extractor: of features: a name, a class path, or {"class_path", "init_args"}; None for the data set's own.
+        sampler: replaces fields of the model's sampler, {"steps": 20}, or all of it with a "class_path".
+        likelihood: how the likelihood is taken.
         batch_size: examples at a time; changes no result beyond rounding.
         seed: of all noise.
     """
 
     num_samples: int | None = None
     reference: str = "test"
-    extractor: dict[str, Any] | None = None
+    extractor: str | dict[str, Any] | None = None
     sampler: dict[str, Any] | None = None
-    estimator: dict[str, Any] | None = None
-    draws: int = 16
+    likelihood: LikelihoodProtocol = field(default_factory=LikelihoodProtocol)
     batch_size: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if (self.num_samples is not None and self.num_samples < 2) or self.batch_size < 1 or self.draws < 0:
-            raise UserError(
-                f"an evaluation needs at least 2 samples, a batch of 1 and no negative draws; got num_samples "
-                f"{self.num_samples}, batch_size {self.batch_size}, draws {self.draws}"
-            )
+        if self.num_samples is not None and (self.num_samples < 0 or self.num_samples == 1):
+            raise UserError(f"--num_samples must be at least 2, or 0 for a likelihood alone, not {self.num_samples}")
+        if self.batch_size < 1:
+            raise UserError(f"--batch_size must be at least 1, not {self.batch_size}")
 
     @classmethod
-    def of(cls, values: dict[str, Any]) -> Self:
-        """The protocol with these fields.
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """The protocol with these fields, as a config writes them.
 
         Raises:
             UserError: for a field it has not; names those it has.
         """
-        known = [field.name for field in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise UserError(f"an evaluation has no {key!r}, only {', '.join(known)}")
+        values = {**values}
+        _refuse_unknown(cls, values, "an evaluation")
+        if isinstance(values.get("likelihood"), Mapping):
+            _refuse_unknown(LikelihoodProtocol, values["likelihood"], "an evaluation's likelihood")
+            values["likelihood"] = LikelihoodProtocol(**values["likelihood"])
         return cls(**values)
+
+
+def _refuse_unknown(kind: type, values: Mapping[str, Any], what: str) -> None:
+    known = [each.name for each in fields(kind)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{what} has no {key!r}{nearest(key, known)}: it has {', '.join(known)}")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,6 +27,8 @@ ARRIVAL = timedelta(minutes=5)
 
 PATIENCE = timedelta(days=7)
 """How long a rank that has done its share waits for the others; one that dies breaks the connection at once."""
+
+T = TypeVar("T")
 
 _PRELOAD = "lightning_gen.evaluation.sample"
 _FAILED = "failed"
@@ -52,7 +54,8 @@ class Ranks:
         rank: of this process, in {0..size-1}.
         size: number of processes.
         local_rank: of this process on its machine.
-        store: where they leave word for each other, a `torch.distributed.Store`; None for one process.
+        store: where they leave word for each other, a `torch.distributed.Store`; None for one process, and for those
+            that hear of another's failure only when they meet.
     """
 
     rank: int = 0
@@ -71,7 +74,7 @@ class Ranks:
 
     def watching(self, advance: Callable[[int], Any]) -> Callable[[int], Any]:
         """`advance`, called after each batch of a share, which also stops this rank if another has failed; waits for none."""
-        if self.size == 1:
+        if self.store is None:
             return advance
 
         def watched(num: int) -> None:
@@ -98,8 +101,27 @@ class Ranks:
         """Tells the others. Always raises: the error of the lowest rank that has one, on all ranks."""
         if isinstance(error, _FailedElsewhere):
             self._exchange(None, None)
-        self.store.set(_FAILED, "")
+        if self.store is not None:
+            self.store.set(_FAILED, "")
         self._exchange(None, Failure(error))
+
+    def agreed(self, function: Callable[[], T]) -> T:
+        """What `function()` returns on this rank; where it fails on any, that error is raised on all."""
+        if self.size == 1:
+            return function()
+        try:
+            try:
+                result = function()
+                self.exchange()
+                return result
+            except _AllFailed:
+                raise
+            except Exception as error:
+                self.fail(error)
+                raise
+        except _AllFailed as failed:
+            error = failed.failure.error()
+            raise error from error.__cause__
 
     def _exchange(self, value: Any, failure: Failure | None) -> list[Any]:
         met: list[Any] = [None] * self.size

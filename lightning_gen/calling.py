@@ -1,0 +1,81 @@
+"""A typed function called with the arguments of a command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import docstring_parser
+import yaml
+from jsonargparse import ArgumentParser
+
+
+def call(function: Callable[..., Any], prog: str, args: Sequence[str]) -> Any:
+    """Calls a function whose flags are its parameters; what has no default is positional.
+
+    A list takes all the words there are (`compare RUN RUN`) and a switch none (`--force`), where jsonargparse by itself
+    would have them written as [RUN,RUN] and true.
+    """
+    about = docstring_parser.parse(function.__doc__ or "")
+    parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, description=about.short_description)
+    said = {parameter.arg_name: parameter.description for parameter in about.params}
+    given = inspect.signature(function, eval_str=True).parameters.values()
+    words = [p.name for p in given if p.annotation == list[str] and p.default is p.empty]
+    switches = [p.name for p in given if p.annotation is bool and p.default is False]
+    for name in words:
+        parser.add_argument(name, nargs="+", type=str, metavar=name.removesuffix("s").upper(), help=said.get(name))
+    # `evaluate RUN`, but `benchmark --config FILE`, like the Trainer's verbs
+    positional = "config" not in function.__annotations__
+    parser.add_function_arguments(function, as_positional=positional, skip={*words, *switches})
+    for name in switches:
+        parser.add_argument(f"--{name}", action="store_true", help=said.get(name))
+    specs = [name for p in given for name in _specs(p.name, p.annotation)]
+    return function(**parser.instantiate(parser.parse_args(gathered(args, specs))).as_dict())
+
+
+def gathered(args: Sequence[str], names: Sequence[str]) -> list[str]:
+    """All that is said of each option in `names`, as one dictionary: jsonargparse forgets what came before.
+
+    `--extractor NAME --extractor.layer 64` becomes `--extractor={"class_path": NAME, "layer": 64}`; an option that is
+    given whole and alone stays as it is. `specs.nested` reads dotted keys.
+    """
+    others: list[str] = []
+    found: dict[str, dict[str, Any]] = {}
+    words = iter(args)
+    for word in words:
+        option, equals, value = word.partition("=")
+        option = option.removeprefix("--") if option.startswith("--") else ""
+        name = next((name for name in names if option == name or option.startswith(f"{name}.")), None)
+        value = value if equals else next(words, None) if name else None
+        if name is None or value is None:
+            others.append(word)
+            continue
+        found.setdefault(name, {})[option[len(name) + 1 :]] = _read(value) if option != name else value
+    for name, said in found.items():
+        whole = said.pop("", None)
+        if said and whole is not None:
+            read = _read(whole)
+            said = {**(read if isinstance(read, dict) else {"class_path": whole}), **said}
+        others.append(f"--{name}={json.dumps(said) if said else whole}")
+    return others
+
+
+def _read(text: str) -> Any:
+    """A value as YAML has it; text that is none is itself."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _specs(name: str, annotation: Any) -> Iterator[str]:
+    """Options below `name` that take dictionaries, in data classes too."""
+    if dataclasses.is_dataclass(annotation):
+        for key, hint in typing.get_type_hints(annotation).items():
+            yield from _specs(f"{name}.{key}", hint)
+    elif any(typing.get_origin(kind) is dict for kind in (annotation, *typing.get_args(annotation))):
+        yield name

@@ -1,0 +1,72 @@
+"""What one evaluation gives, and the files it is written to."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lightning_gen.errors import UserError
+from lightning_gen.likelihood import Likelihood
+from lightning_gen.run_directory import write_atomically, write_csv
+
+SHEET = 64
+"""Samples kept for the picture beside the numbers."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Numbers, how they were measured, a few samples, the likelihood of each example, and where the time went."""
+
+    metrics: dict[str, float]
+    settings: dict[str, Any]
+    samples: Tensor | None = None
+    likelihood: Likelihood | None = None
+    timing: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path, name: str, levels: int | None, baselines: dict[str, Measured] | None = None) -> Path:
+        """folder/NAME.json; NAME.png, the samples; NAME.csv, the terms of each example; NAME_logsnr.csv and .png, where
+        along log-SNR a bound is lost. The JSON comes last, when all is there.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.samples is not None:
+            _write_sheet(self.samples, levels, folder / f"{name}.png")
+        if self.likelihood is not None:
+            self._write_likelihood(self.likelihood, folder, name)
+        content: dict[str, Any] = {"metrics": self.metrics, "settings": self.settings}
+        if baselines:
+            content["baselines"] = {
+                label: {
+                    "metrics": row.metrics,
+                    "settings": {key: row.settings[key] for key in ("num_samples", "source")},
+                }
+                for label, row in baselines.items()
+            }
+        if self.timing:
+            content["timing"] = self.timing
+        write_atomically(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
+        return folder / f"{name}.json"
+
+    @staticmethod
+    def _write_likelihood(likelihood: Likelihood, folder: Path, name: str) -> None:
+        columns = {"log_prob_nats": likelihood.log_prob, **likelihood.terms}
+        rows = ([i, *row] for i, row in enumerate(zip(*(c.tolist() for c in columns.values()))))
+        write_csv(folder / f"{name}.csv", ["index", *columns], rows)
+        if likelihood.profile is not None:
+            from lightning_gen.evaluation.logsnr_profile import plot, profile_curve
+
+            curve = profile_curve(likelihood.profile)
+            num_dims = None if likelihood.kind.startswith("density") else likelihood.num_dims
+            write_csv(folder / f"{name}_logsnr.csv", *curve.table(num_dims))
+            plot({name: curve}, folder / f"{name}_logsnr.png", num_dims)
+
+
+def _write_sheet(x: Tensor, levels: int | None, path: Path) -> None:
+    from lightning_gen.pictures import save_samples
+
+    with suppress(UserError):  # data that have no picture
+        save_samples(x, levels, path)

@@ -1,0 +1,68 @@
+"""What a command line means before a verb's function is called with it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from lightning_gen.calling import call, gathered
+
+NAMES = ["extractor", "likelihood.estimator"]
+
+
+@pytest.mark.parametrize(
+    "args, meant",
+    [
+        ("run --extractor inception", "run --extractor=inception"),
+        ("--extractor=inception run --extractor.weights a=b", 'run --extractor={"class_path":"inception","weights":"a=b"}'),
+        ("--extractor.layer=64 --extractor inception", '--extractor={"class_path":"inception","layer":64}'),
+        ("--extractor.a.b 1 --extractor.a.class_path X", '--extractor={"a.b":1,"a.class_path":"X"}'),
+        ("--likelihood.draws 3 --likelihood.estimator.steps=5", '--likelihood.draws 3 --likelihood.estimator={"steps":5}'),
+        ("runs/a.b --name extractor.x --extractors 3", "runs/a.b --name extractor.x --extractors 3"),
+        ("run --extractor", "run --extractor"),
+    ],
+)  # fmt: skip
+def test_all_that_is_said_of_an_option_is_one_dictionary(args, meant):
+    assert [word.replace(" ", "") for word in gathered(args.split(" "), NAMES)] == meant.split(" ")
+
+
+def test_a_dictionary_that_is_given_whole_may_be_changed():
+    args = ["--extractor={layer: 1, a: 2}", "--extractor.a", "3"]
+    assert gathered(args, NAMES) == ['--extractor={"layer": 1, "a": 3}']
+
+
+@dataclass(frozen=True)
+class How:
+    draws: int = 16
+    estimator: dict[str, Any] | None = None
+
+
+def verb(
+    runs: list[str],
+    num: int = 1,
+    how: How = How(),
+    extractor: str | dict[str, Any] | None = None,
+    force: bool = False,
+):
+    """A verb.
+
+    Args:
+        runs: some.
+    """
+    return runs, num, how, extractor, force
+
+
+def test_words_switches_records_and_dictionaries():
+    args = [
+        "a",
+        "b",
+        "--force",
+        "--num=3",
+        "--how.draws=2",
+        "--how.estimator.steps",
+        "7",
+        "--how.estimator.grid.size=2",
+    ]
+    assert call(verb, "x", args) == (["a", "b"], 3, How(2, {"steps": 7, "grid.size": 2}), None, True)
+    assert call(verb, "x", ["a", "--extractor", "digits"])[3] == "digits"
+    assert call(verb, "x", ["a", "--extractor", "X", "--extractor.weights=w"])[3] == {"class_path": "X", "weights": "w"}
