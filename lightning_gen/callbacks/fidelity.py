@@ -15,6 +15,7 @@ from lightning_gen.callbacks.throughput import paused
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.judge import Judge
 from lightning_gen.evaluation.measured import Measured
+from lightning_gen.evaluation.progress import Progress
 from lightning_gen.evaluation.protocol import LikelihoodProtocol, Protocol
 from lightning_gen.evaluation.ranks import Ranks
 from lightning_gen.generative_module import GenerativeModule
@@ -113,8 +114,8 @@ class TestFidelity(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
         ranks = ranks_of(trainer)
-        with kept_modes(pl_module), pl_module.ema_scope():
-            judge = ranks.agreed(lambda: Judge(trainer.datamodule, self.protocol, pl_module.device, ranks))
+        with kept_modes(pl_module), pl_module.ema_scope(), Progress(ranks) as show:
+            judge = ranks.agreed(lambda: Judge(trainer.datamodule, self.protocol, pl_module.device, ranks, show))
             self.measured = ranks.agreed(lambda: judge.of_model(pl_module, with_likelihood=False))
             self.left_out = judge.left_out
 

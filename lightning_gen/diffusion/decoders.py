@@ -14,6 +14,10 @@ _CHUNK = 1 << 22
 """Elements of the largest intermediate, so that 256 levels of a batch of big images stay in 32 MiB each."""
 
 
+_NEGLIGIBLE = 40.0
+"""Nats below the largest term at which another cannot be seen, in float64 either."""
+
+
 class Decoder(ABC):
     """p(x | z_0), where z_0 = alpha x0 + sigma eps at t = 0."""
 
@@ -57,16 +61,26 @@ class LevelDecoder(Decoder):
     def log_prob(self, x: Tensor, z: Tensor, level: NoiseLevel) -> Tensor:
         mean = (z / broadcast(level.alpha, z)).flatten(1)
         precision = level.logsnr.exp().expand(len(x))[:, None]  # alpha^2 / sigma^2, of x0 given z
-        values = torch.linspace(-1, 1, self.levels, device=z.device, dtype=mean.dtype)
-        own = -0.5 * precision * (mean - self.encode(x).flatten(1)).square()
-        rows = max(1, _CHUNK // (mean[0].numel() * self.levels))
-        normaliser = torch.cat(
-            [
-                torch.logsumexp(-0.5 * p[..., None] * (m[..., None] - values).square(), -1)
-                for m, p in zip(mean.split(rows), precision.split(rows))
-            ]
-        )
+        spacing = 2 / (self.levels - 1)
+        own = -0.5 * precision * (mean - (x.flatten(1).to(mean.dtype) * spacing - 1)).square()
+        # k levels from the nearest one a term is at most exp(-precision/2 (k - 1) k spacing^2) of its
+        reach = math.ceil(math.sqrt(2 * _NEGLIGIBLE / float(precision.min())) / spacing) + 1
+        offsets = torch.arange(-reach, reach + 1, device=z.device) if 2 * reach + 1 < self.levels else None
+        terms = self.levels if offsets is None else len(offsets)
+        parts = (part.split(max(1, _CHUNK // (mean[0].numel() * terms))) for part in (mean, precision))
+        normaliser = torch.cat([self._log_normaliser(m, p, offsets) for m, p in zip(*parts)])
         return (own - normaliser).double().sum(1)
+
+    def _log_normaliser(self, mean: Tensor, precision: Tensor, offsets: Tensor | None) -> Tensor:
+        """log sum_l exp(-precision/2 (mean - v_l)^2), [B, D], over the levels at `offsets` from the nearest, or all."""
+        spacing = 2 / (self.levels - 1)
+        if offsets is None:
+            index = torch.arange(self.levels, device=mean.device)
+            return torch.logsumexp(-0.5 * precision[..., None] * (mean[..., None] - (index * spacing - 1)).square(), -1)
+        nearest = ((mean + 1) / spacing).round().clamp(0, self.levels - 1)
+        index = nearest[..., None] + offsets
+        exponent = -0.5 * precision[..., None] * (mean[..., None] - (index * spacing - 1)).square()
+        return torch.logsumexp(exponent.masked_fill_((index < 0) | (index > self.levels - 1), -math.inf), -1)
 
 
 class VectorDecoder(Decoder):

@@ -145,7 +145,7 @@ def test_bound_of_enumerable_integers_lies_above_their_entropy():
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
-@pytest.mark.parametrize("logsnr", [-2.0, 3.0, 12.0])
+@pytest.mark.parametrize("logsnr", [-2.0, 3.0, 7.0, 12.0])
 def test_decoder_is_a_distribution_over_levels(levels, logsnr):
     """For any z the probabilities of all levels sum to one, and the decoded level is the most probable."""
     decoder = LevelDecoder(levels)
@@ -171,6 +171,18 @@ def test_decoding_inverts_encoding(levels):
     torch.testing.assert_close(back, x)
 
 
+@pytest.mark.parametrize("logsnr", [6.0, 10.0, 14.0])
+def test_levels_too_far_to_count_are_left_out_and_do_not_count(logsnr):
+    """Against the sum over all levels in float64, for z within the range of the data and far outside of it."""
+    level = VariancePreserving().at(LinearLogSNR(logsnr_max=logsnr), torch.zeros((), dtype=torch.float64))
+    z = torch.linspace(-1.6, 1.6, 512, dtype=torch.float64).reshape(-1, 1)
+    x = torch.randint(256, (512, 1), generator=torch.Generator().manual_seed(1))
+    values = torch.linspace(-1, 1, 256, dtype=torch.float64)
+    exponents = -0.5 * level.logsnr.exp() * (z / level.alpha - values).square()
+    expected = exponents.gather(1, x)[:, 0] - exponents.logsumexp(1)
+    torch.testing.assert_close(LevelDecoder(256).log_prob(x, z, level), expected, rtol=1e-9, atol=1e-9)
+
+
 def test_chunks_change_nothing(monkeypatch):
     from lightning_gen.diffusion import decoders
 
@@ -179,7 +191,7 @@ def test_chunks_change_nothing(monkeypatch):
     x = torch.randint(256, (9, 3, 4, 4), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
     z = decoder.encode(x) + 0.01
     whole = decoder.log_prob(x, z, level)
-    monkeypatch.setattr(decoders, "_CHUNK", 256 * 48 * 2)
+    monkeypatch.setattr(decoders, "_CHUNK", 48 * 2)
     torch.testing.assert_close(decoder.log_prob(x, z, level), whole)
 
 
