@@ -53,6 +53,10 @@ _TRAINER_DEFAULTS = {
 }
 
 
+_OF_TRAINING = ("max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm", "overfit_batches")
+"""What of the Trainer's settings weights depend on, whatever the devices."""
+
+
 class GenerativeCLI(LightningCLI):
     """Model and data by class path, callbacks as sections of the config, everything a run makes in its directory."""
 
@@ -149,6 +153,12 @@ class GenerativeCLI(LightningCLI):
         """The whole config of this verb as primitives."""
         return yaml.safe_load(self.parser.dump(self.config, skip_unset=False, format="yaml"))[self.verb]
 
+    def _training_recipe(self) -> dict[str, Any]:
+        """What a training depends on beside its seed, model and data."""
+        whole = ("ema", "init_from", "init_weights") if self.resolved.get("init_from") else ("ema",)
+        trainer = {key: self.resolved["trainer"].get(key) for key in _OF_TRAINING}
+        return {"trainer": trainer, **{key: self.resolved.get(key) for key in whole}}
+
     def _config_name(self) -> str:
         """The name of the first config file on the command line."""
         for flag, value in zip(self.given, self.given[1:]):
@@ -161,6 +171,7 @@ class GenerativeCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         self.model.seed = self.datamodule.seed = self.config[self.verb].seed_everything
         self.model.recipe, self.model.judged_step = self.recipe, self.entry.step
+        self.model.training_recipe = self._training_recipe()
         self._start_warm(self.config[self.verb])
         given = self._get(self.config_init, "trainer").get("logger")
         loggers = [

@@ -79,6 +79,7 @@ class GenerativeModule(LightningModule, ABC):
         self.eval_estimator: Any | None = None  # of the likelihood that is tested; the family's own by default
         self.seed = 0  # of the run; the command line sets it
         self.recipe: dict[str, Any] | None = None  # what rebuilds this module and its data; the command line sets it
+        self.training_recipe: dict[str, Any] | None = None  # what else its training depended on; the command line too
         self.weights = "raw"  # which weights the parameters hold: `lightning_gen.load` sets it
         self.averages: WeightAverages | None = None
         self.measured: dict[str, tuple[float, float]] = {}  # the last validation's or test's means and standard errors
@@ -187,6 +188,7 @@ class GenerativeModule(LightningModule, ABC):
         checkpoint[CHECKPOINT_KEY] = {
             "schema": SCHEMA,
             "recipe": self.recipe,
+            "training": self.training_recipe,
             "data": {"shape": list(self.shape), "levels": self.levels, "num_classes": self.num_classes},
         }
         if self.averages is not None:
