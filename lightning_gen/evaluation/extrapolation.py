@@ -82,7 +82,7 @@ def frechet_at_infinity(features: Tensor, reference: Reference, seed: int = 0) -
 
 
 def _moments(features: Tensor, rows: Tensor) -> Moments:
-    statistics = FeatureStatistics(features.shape[1]).to(features.device)
+    statistics = FeatureStatistics(features.shape[1], sync_on_compute=False).to(features.device)  # of one rank alone
     for some in rows.split(ROWS):
         statistics.update(features[some])
     return statistics.compute()

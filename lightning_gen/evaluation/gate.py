@@ -126,7 +126,7 @@ def _balanced(labels: Tensor, classes: Tensor, num: int) -> Tensor:
 
 
 def _moments(extractor: Extractor, pixels: Tensor) -> Moments:
-    statistics = FeatureStatistics(extractor.num_features)
+    statistics = FeatureStatistics(extractor.num_features, sync_on_compute=False)
     for part in pixels.split(BATCH):
         statistics.update(extractor(part, 256))
     return statistics.compute()

@@ -15,7 +15,6 @@ from lightning_gen import loading
 from lightning_gen.generative_module import CHECKPOINT_KEY
 from lightning_gen.run_directory import flatten
 
-
 _NO_MATTER = (
     *(f"data.init_args.{key}" for key in ("root", "download", "micro_batch_size", "eval_batch_size")),
     *(f"model.init_args.{key}" for key in ("compile", "eval_draws", "sampler", "bound")),

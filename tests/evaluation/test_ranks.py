@@ -28,15 +28,24 @@ def measured(run, name, *args):
 
 @pytest.mark.parametrize(
     "sizes",
-    [("--num_samples=7", "--reference=test"), ("--num_samples=50", "--reference=val"), ("--num_samples=0",)],
-    ids=["7 and 5", "50 and 6", "0 and 5"],
+    [
+        ("Few", "--num_samples=7", "--reference=test"),
+        ("Few", "--num_samples=50", "--reference=val"),
+        ("Few", "--num_samples=0"),
+        ("More", "--num_samples=151", "--batch_size=40"),
+    ],
+    ids=["7 and 5", "50 and 6", "0 and 5", "151 and 50"],
 )
 def test_a_checkpoint_is_worth_the_same_on_any_number_of_ranks(trained, sizes, capsys):
-    run, batches = trained(), "--batch_size=2"
-    alone, rows, picture = measured(run, "one", *sizes, batches)
-    assert alone["metrics"]["bits_per_dim"] > 0 and ("fd" in alone["metrics"]) == (sizes[0] != "--num_samples=0")
+    data, *sizes = sizes
+    run, batches = trained(data=data), "--batch_size=2"
+    sizes = [batches, *sizes]
+    alone, rows, picture = measured(run, "one", *sizes)
+    assert alone["metrics"]["bits_per_dim"] > 0 and ("fd" in alone["metrics"]) == ("--num_samples=0" not in sizes)
+    if data == "More":  # enough for every measure there is
+        assert {"fd_inf", "fd_inf_se", "kid", "kid_se", "precision", "coverage"} <= alone["metrics"].keys()
     for ranks in (2, 3):
-        several, its_rows, its_picture = measured(run, "several", *sizes, batches, f"--devices={ranks}")
+        several, its_rows, its_picture = measured(run, "several", *sizes, f"--devices={ranks}")
         assert capsys.readouterr().out.splitlines()[-1] == str(run / "evaluation" / "several.json")
         assert several["settings"] == alone["settings"]
         assert several["metrics"] == pytest.approx(alone["metrics"], rel=1e-6)
