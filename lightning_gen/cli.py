@@ -35,7 +35,7 @@ from lightning_gen.callbacks import (
 from lightning_gen.errors import Interrupted, UserError
 from lightning_gen.evaluation.protocol import Protocol
 from lightning_gen.evaluation.subject import subject
-from lightning_gen.generative_module import EVALUATION_SEED, GenerativeModule
+from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.loading import fill, read_checkpoint
 from lightning_gen.refusals import options
 from lightning_gen.run_directory import write_atomically, write_csv
@@ -239,7 +239,7 @@ class GenerativeCLI(LightningCLI):
             **subject(checkpoint, self.run_dir),
             "likelihood_kind": module.likelihood_kind,
             "draws": module.eval_draws,
-            "seed": EVALUATION_SEED,
+            "seed": module.eval_seed,
         }
         metrics = self._means()
         if self.verb == "test" and self.distances.measured is not None:

@@ -25,6 +25,10 @@ class NonFiniteSamples(UserError):
     """A sampler diverged, or a model has not learned anything finite."""
 
 
+class NonFiniteFeatures(UserError):
+    """An extractor gave features that are NaN or infinite, of samples or of data."""
+
+
 class Diverged(UserError):
     """Training came to a loss or to weights that are NaN or infinite; names the step."""
 

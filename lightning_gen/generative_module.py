@@ -77,6 +77,7 @@ class GenerativeModule(LightningModule, ABC):
         self.optimizer_factory, self.lr_schedule_factory = optimizer, lr_schedule
         self.compile_networks, self.eval_draws = compile, eval_draws
         self.eval_estimator: Any | None = None  # of the likelihood that is tested; the family's own by default
+        self.eval_seed = EVALUATION_SEED
         self.seed = 0  # of the run; the command line sets it
         self.recipe: dict[str, Any] | None = None  # what rebuilds this module and its data; the command line sets it
         self.training_recipe: dict[str, Any] | None = None  # what else its training depended on; the command line too
@@ -304,14 +305,16 @@ class GenerativeModule(LightningModule, ABC):
         self._report("test")
 
     def _evaluation_step(self, batch: Any, stage: str) -> None:
-        own = IndexedSource(EVALUATION_SEED, batch.index, batch.x.device)
+        own = IndexedSource(self.eval_seed, batch.index, batch.x.device)
         # The loss's times are stratified over the whole split, as if it were one batch, whatever the batch size.
         split = self.trainer.datamodule.split(stage)
-        shared = GeneratorSource(EVALUATION_SEED, batch.x.device)
+        shared = GeneratorSource(self.eval_seed, batch.x.device)
         with self.drawing(LossDraws(batch.index, len(split), shared, own.fork("loss"))):
             parts = self.training_loss(batch.x, batch.y)
         for name, value in parts.items():
             self._means.add(name, value.expand(len(batch.x)))
+        if not self.eval_draws:
+            return
         try:
             how = {"estimator": self.eval_estimator, "draws": self.eval_draws, "rng": own.fork("likelihood")}
             likelihood = self.log_likelihood(batch.x, batch.y, **how)

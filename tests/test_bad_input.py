@@ -98,7 +98,7 @@ BAD = {
     "no YAML in a part": (["fit", "--config", "holds_torn.yaml"], "torn.yaml, line 3, is not valid YAML"),
     "empty config": (["fit", "--config", "empty.yaml"], "empty.yaml is empty"),
     "a list for a config": (["fit", "--config", "list.yaml"], "list.yaml is not a config"),
-    "a picture for a config": (["fit", "--config", str(ROOT / ".github" / "digits_fd.png")], "it is no text"),
+    "a picture for a config": (["fit", "--config", str(ROOT / ".github" / "digits_compare.png")], "it is no text"),
     "a directory for a config": (["fit", "--config", "folder"], "folder is a directory"),
     "neither model nor data": (["fit"], "give --config FILE, or --model and --data"),
     "no model": (["fit", "--data=TwoMoons"], "there is no model"),

@@ -179,6 +179,22 @@ def test_test_reports_from_inside_lightning_what_evaluate_does(run):
     assert not different
 
 
+def test_the_settings_of_test_are_those_it_measured_with(run, capsys):
+    how = ["--evaluation.num_samples=20", "--evaluation.seed=5", "--evaluation.likelihood.draws=1"]
+    assert main(["evaluate", str(run), "--num_samples=20", "--seed=5", "--likelihood.draws=1", "--name=five"]) == 0
+    assert main(["test", "--run", str(run), *how]) == 0
+    inside, outside = (json.loads((run / "evaluation" / f"{name}.json").read_text()) for name in ("test", "five"))
+    assert inside["settings"]["seed"] == 5
+    shared = ("fd", "elbo_nats", "diffusion_nats")
+    assert [inside["metrics"][k] for k in shared] == pytest.approx([outside["metrics"][k] for k in shared], rel=1e-5)
+    assert main(["test", "--run", str(run), "--evaluation.num_samples=20", "--evaluation.likelihood.draws=0"]) == 0
+    metrics = json.loads((run / "evaluation" / "test.json").read_text())["metrics"]
+    assert "elbo_nats" not in metrics and metrics["fd"] > 0 and metrics["loss"] > 0
+    capsys.readouterr()
+    assert main(["test", "--run", str(run), "--evaluation.reference=val"]) == 2
+    assert "evaluate --reference val" in capsys.readouterr().err
+
+
 def test_another_model_than_was_trained_is_not_judged(run, capsys):
     config = str(run / "config.yaml")
     target = "--model.init_args.parameterization=NoisePrediction"
@@ -192,13 +208,14 @@ def test_two_ranks_measure_what_one_does(run, tmp_path):
     two = tmp_path / "two"
     ranks = ["--trainer.devices=2", "--trainer.strategy=ddp"]
     args = ["--config", TOY, "--run", str(two), "--trainer.max_steps=4", *FAST, "--data.init_args.num_val=65"]
+    args += ["--fidelity.every_n_steps=2", "--fidelity.num_samples=200"]  # every measure there is, in a group of ranks
     start = [sys.executable, "-m", "lightning_gen"]
     options = {"cwd": ROOT, "check": True, "capture_output": True, "text": True, "timeout": 240}
     made = subprocess.run([*start, "fit", *args, *ranks], **options)
     assert made.stdout.splitlines()[-1] == str(two) and made.stdout.count(str(two)) == 1
     with open(two / "metrics.csv") as file:
         rows = {int(row["step"]): row for row in csv.DictReader(file)}
-    assert sorted(rows) == [2, 4]
+    assert sorted(rows) == [2, 4] and all(float(row["fidelity/fd"]) > 0 for row in rows.values())
     assert main(["validate", "--run", str(two)]) == 0
     alone = json.loads((two / "evaluation" / "validate.json").read_text())["metrics"]
     assert float(rows[4]["val/loss"]) == pytest.approx(alone["loss"], rel=1e-6)

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 from lightning_gen.callbacks.throughput import paused
-from lightning_gen.errors import UserError
+from lightning_gen.errors import NonFiniteFeatures, NonFiniteSamples, UserError
 from lightning_gen.evaluation.judge import Judge
 from lightning_gen.evaluation.measured import Measured
 from lightning_gen.evaluation.progress import Progress
@@ -63,7 +63,9 @@ class Fidelity(Callback):
         if self.every_n_steps:  # refused now, not after the first thousand steps
             with paused(trainer):
                 ranks = ranks_of(trainer)
-                self._judge = ranks.agreed(lambda: Judge(trainer.datamodule, self._protocol, pl_module.device, ranks))
+                self._judge = ranks.agreed(
+                    lambda: Judge(trainer.datamodule, self._protocol, pl_module.device, ranks, in_full=False)
+                )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: GenerativeModule, *args: Any) -> None:
         step = trainer.global_step
@@ -80,7 +82,7 @@ class Fidelity(Callback):
         with paused(trainer), kept_modes(module), module.ema_scope():
             try:
                 measured = judge.ranks.agreed(lambda: judge.of_model(module))
-            except UserError as error:  # samples that are not finite: training goes on, and may mend them
+            except (NonFiniteSamples, NonFiniteFeatures) as error:  # training goes on, and may mend them
                 if trainer.is_global_zero:
                     warnings.warn(f"no fidelity at step {trainer.global_step}: {error}", stacklevel=2)
                 return
@@ -103,13 +105,16 @@ class TestFidelity(Callback):
     __test__ = False  # to pytest: this is no test
 
     def __init__(self, protocol: Protocol) -> None:
+        if protocol.reference != "test":
+            split = protocol.reference
+            raise UserError(f"`test` is about the split 'test': for {split!r} there is evaluate --reference {split}")
         self.protocol = protocol
         self.measured: Measured | None = None
         self.left_out: str | None = None
 
     def on_test_start(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
         how = self.protocol.likelihood
-        pl_module.eval_draws = max(1, how.draws)
+        pl_module.eval_draws, pl_module.eval_seed = how.draws, self.protocol.seed
         pl_module.eval_estimator = overridden(getattr(pl_module, "bound", None), how.estimator)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: GenerativeModule) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from lightning_gen.evaluation.progress import Progress
 from lightning_gen.evaluation.protocol import LikelihoodProtocol, Protocol
 from lightning_gen.evaluation.ranks import Ranks
 from lightning_gen.evaluation.subject import subject
+
+_RESERVED = ("test", "validate", "predict")
+"""Names of what the Trainer's verbs write."""
 
 
 def evaluate(
@@ -54,8 +58,10 @@ def evaluate(
             set's own by default. --extractor.weights FILE and other fields are its arguments.
         sampler: replaces fields of the model's sampler, such as --sampler.steps 20.
     """
-    if not name or Path(name).name != name or name.startswith("."):
-        raise UserError(f"--name {name!r} is no name of a file")
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", name) or name.endswith("_logsnr") or name in _RESERVED:
+        raise UserError(
+            f"--name {name!r} cannot be: letters, digits, _ . + and -, and none of {', '.join(_RESERVED)} or ..._logsnr"
+        )
     protocol = Protocol(num_samples, reference, extractor, sampler, likelihood, batch_size, seed)
     given = {"run": run, "protocol": protocol, "name": name, "weights": weights}
     return ranks.run(_evaluate, given, device, devices, num_nodes)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_gen.errors import NonFiniteFeatures
 from lightning_gen.evaluation.extractors import Classifier, Extractor
 from lightning_gen.evaluation.frechet import FeatureStatistics, Moments
 from lightning_gen.evaluation.ranks import ALONE, Ranks
@@ -38,10 +39,18 @@ class FeatureCollector:
         extractor: of the features.
         device: of the model. Sums stay on a GPU, where NCCL reduces them; elsewhere they are taken on the CPU.
         start: index of the share's first example.
+        what: the set is, for people.
     """
 
-    def __init__(self, extractor: Extractor, device: torch.device | str = "cpu", ranks: Ranks = ALONE, start: int = 0):
-        self.extractor, self.ranks = extractor, ranks
+    def __init__(
+        self,
+        extractor: Extractor,
+        device: torch.device | str = "cpu",
+        ranks: Ranks = ALONE,
+        start: int = 0,
+        what: str = "samples",
+    ) -> None:
+        self.extractor, self.ranks, self.what = extractor, ranks, what
         self._sums = FeatureStatistics(extractor.num_features, sync_on_compute=ranks.size > 1)
         self._sums.to(device if torch.device(device).type == "cuda" else "cpu")
         self._sums.update(torch.empty(0, extractor.num_features))  # torchmetrics warns of a rank that saw no batch
@@ -69,8 +78,17 @@ class FeatureCollector:
         """Of all ranks' shares, on the first; None on the others. All ranks meet here.
 
         Raises:
-            UserError: fewer than two examples in all, or features that are NaN or infinite.
+            NonFiniteFeatures: features are NaN or infinite; on all ranks.
+            UserError: fewer than two examples in all.
         """
+        broken = sum(int((~torch.isfinite(rows).all(1)).sum()) for rows in self._rows)
+        counts = self.ranks.exchange((broken, sum(map(len, self._rows))))
+        broken, num = (sum(column) for column in zip(*counts))
+        if broken:  # known to all ranks
+            raise NonFiniteFeatures(
+                f"the extractor {self.extractor.name!r} gives NaN or infinite features for {broken} of {num} {self.what}: "
+                "choose another --extractor"
+            )
         parts = self.ranks.gather((self._rows, self._logits))
         moments = self._sums.compute()
         if parts is None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
@@ -66,7 +65,7 @@ def likelihood_metrics(measured: Likelihood) -> dict[str, float]:
     if len(lost):
         raise UserError(
             f"the likelihood of {len(lost)} of {len(measured)} examples is NaN or infinite, the first of them number "
-            f"{lost[0]}: evaluate an earlier checkpoint, or set draws to 0 to leave the likelihood out"
+            f"{lost[0]}: evaluate an earlier checkpoint, or leave the likelihood out with --likelihood.draws 0"
         )
     name = "elbo_nats" if measured.kind.endswith("elbo") else "log_prob_nats"
     columns = {name: measured.log_prob, **{f"{term}_nats": value for term, value in measured.terms.items()}}
@@ -74,12 +73,8 @@ def likelihood_metrics(measured: Likelihood) -> dict[str, float]:
         columns["bits_per_dim"] = measured.bits_per_dim()
     metrics = {}
     for key, column in columns.items():
-        metrics[key], metrics[f"{key}_se"] = _mean(column)
+        column = column.double()
+        metrics[key] = float(column.mean())
+        if len(column) > 1:
+            metrics[f"{key}_se"] = float(column.std()) / math.sqrt(len(column))
     return metrics
-
-
-def _mean(column: Tensor) -> tuple[float, float]:
-    """The mean over examples and its standard error; NaN for a single example's."""
-    column = column.double()
-    error = float(column.std()) / math.sqrt(len(column)) if len(column) > 1 else math.nan
-    return float(column.mean()), error

@@ -33,6 +33,14 @@ class Measured:
         along log-SNR a bound is lost. The JSON comes last, when all is there.
         """
         folder.mkdir(parents=True, exist_ok=True)
+        for ending in (
+            ".json",
+            ".png",
+            ".csv",
+            "_logsnr.csv",
+            "_logsnr.png",
+        ):  # an earlier one's, which may have had more
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
         if self.samples is not None:
             _write_sheet(self.samples, levels, folder / f"{name}.png")
         if self.likelihood is not None:

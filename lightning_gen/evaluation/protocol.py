@@ -52,6 +52,8 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.num_samples is not None and (self.num_samples < 0 or self.num_samples == 1):
             raise UserError(f"--num_samples must be at least 2, or 0 for a likelihood alone, not {self.num_samples}")
+        if self.num_samples == 0 and self.likelihood.draws == 0:
+            raise UserError("--num_samples 0 and --likelihood.draws 0 leave nothing to measure")
         if self.batch_size < 1:
             raise UserError(f"--batch_size must be at least 1, not {self.batch_size}")
 

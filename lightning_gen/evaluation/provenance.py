@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import platform
 import subprocess
 from importlib import metadata
@@ -26,3 +27,12 @@ def provenance() -> dict[str, Any]:
         commit = None
     versions = {package: metadata.version(package) for package in ("torch", "lightning")}
     return {"version": __version__, **versions, "python": platform.python_version(), "commit": commit}
+
+
+@functools.cache
+def digest_of_code() -> str:
+    """16 hexadecimal digits of the package's source as it lies on the disk: of a checkout with changes too."""
+    content = hashlib.sha256()
+    for file in sorted(Path(__file__).resolve().parents[1].rglob("*.py")):
+        content.update(file.read_bytes())
+    return content.hexdigest()[:16]

@@ -33,13 +33,14 @@ class DataFeatures:
         self.ranks, self.batch_size = ranks, batch_size
 
     def of(
-        self, x: Tensor, content: Any, advance: Callable[[int], Any] = int, root: bool = False
+        self, x: Tensor, content: Any, what: str, advance: Callable[[int], Any] = int, root: bool = False
     ) -> tuple[Features, Reference | None] | None:
         """Features of the whole of `x` (and with `root` what distances to it need) on the first rank; None on others.
 
         Args:
             x: [N, ...] in the data's own domain, the same on all ranks.
             content: primitives that tell `x` from any other data.
+            what: `x` is, for people.
         """
         key = [FORMAT, self.extractor.digest, content, len(x), self.levels, KEPT, root]
         key += [torch.device(self.device).type, torch.__version__]
@@ -48,7 +49,7 @@ class DataFeatures:
         if self.ranks.exchange(found is not None)[0]:
             return None if found is None else _restored(found)
         share = self.ranks.share(len(x))
-        collector = FeatureCollector(self.extractor, self.device, self.ranks, share.start)
+        collector = FeatureCollector(self.extractor, self.device, self.ranks, share.start, what)
         for start in share[:: self.batch_size]:
             batch = x[start : min(start + self.batch_size, share.stop)]
             collector.add(batch.to(self.device), self.levels)
@@ -74,3 +75,15 @@ def _restored(arrays: Arrays) -> tuple[Features, Reference | None]:
     moments = Moments(tensors["mean"], tensors["cov"], int(tensors["count"]))
     features = Features(moments, tensors["rows"], tensors.get("logits"))
     return features, Reference(moments, tensors["root"]) if "root" in tensors else None
+
+
+def shared_examples(x: Tensor, others: Tensor) -> float:
+    """The share of the examples `x` [N, ...] that are among `others` [M, ...], byte by byte."""
+    return torch.isin(_keys(x), _keys(others)).double().mean().item()
+
+
+def _keys(x: Tensor) -> Tensor:
+    """A number for each example, int64 [N]; equal for equal examples, and hardly ever for others."""
+    content = x.flatten(1).contiguous().view(torch.uint8)
+    weights = torch.randint(2**62, (content.shape[1],), generator=torch.Generator().manual_seed(0))
+    return torch.cat([(rows.long() * weights).sum(1) for rows in content.split(1024)])

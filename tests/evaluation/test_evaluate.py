@@ -142,6 +142,29 @@ def test_fewer_samples_than_features_is_one_line(trained, capsys):
     assert "the 2 examples of the split 'two'" in error and error.count("\n") == 1
 
 
+def test_a_reference_that_holds_the_floor_has_another(trained):
+    """`val` is the floor of these data: against itself it would be at 0."""
+    run = trained(data="More")
+    for reference, floor in (("val", "test"), ("test", "val")):
+        args = ["--device=cpu", "--num_samples=50", f"--reference={reference}", "--likelihood.draws=0"]
+        assert main(["evaluate", str(run), *args, "--name=floors"]) == 0
+        content = json.loads((run / "evaluation" / "floors.json").read_text())
+        assert content["baselines"]["floor"]["settings"]["source"] == f"real data, split '{floor}'"
+
+
+def test_nothing_to_measure_is_refused_at_once(capsys):
+    assert main(["evaluate", "nowhere", "--num_samples=0", "--likelihood.draws=0"]) == 2
+    assert "nothing to measure" in capsys.readouterr().err
+
+
+def test_what_an_earlier_evaluation_left_does_not_stand_beside_a_new_one(trained):
+    run = trained()
+    args = ["evaluate", str(run), "--device=cpu", "--num_samples=10", "--name=twice"]
+    assert main(args) == 0 and (run / "evaluation" / "twice.csv").exists()
+    assert main([*args, "--likelihood.draws=0"]) == 0
+    assert not (run / "evaluation" / "twice.csv").exists()
+
+
 def test_no_samples_leave_the_likelihood(trained):
     run = trained()
     assert main(["evaluate", str(run), "--device=cpu", "--num_samples=0", "--name=alone"]) == 0
@@ -150,7 +173,7 @@ def test_no_samples_leave_the_likelihood(trained):
     assert not (run / "evaluation" / "alone.png").exists()
 
 
-@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", ""])
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "", "x" * 101, "new\nline", "test", "x_logsnr"])
 def test_a_name_that_is_no_files_is_refused(trained, capsys, name):
     assert main(["evaluate", str(trained()), f"--name={name}", "--device=cpu"]) == 2
     assert "--name" in capsys.readouterr().err

@@ -119,7 +119,9 @@ def test_features_that_are_not_finite_on_one_rank_fail_on_all(trained, capsys):
         "--extractor.class_path=coins_of_ranks.Holes",
     ]
     assert main(["evaluate", str(trained()), *args]) == 2
-    assert capsys.readouterr().err == "lightning-gen evaluate: the features hold NaN or infinite values\n"
+    error = capsys.readouterr().err
+    assert "the extractor 'values' gives NaN or infinite features for 4 of 7 samples" in error
+    assert "--extractor" in error and error.count("\n") == 1
 
 
 def test_what_all_get_wrong_is_one_line(standing, capsys):

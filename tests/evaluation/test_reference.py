@@ -8,7 +8,7 @@ import torch
 from lightning_gen.evaluation.extractors import Extractor
 from lightning_gen.evaluation.frechet import Reference
 from lightning_gen.evaluation.ranks import ALONE
-from lightning_gen.evaluation.reference import DataFeatures
+from lightning_gen.evaluation.reference import DataFeatures, shared_examples
 
 
 class Counting(Extractor):
@@ -34,7 +34,7 @@ def images(seed=0):
 
 
 def of(x, content="one", extractor=None, levels=17, batch_size=16, root=True):
-    return DataFeatures(extractor or Counting(), levels, "cpu", ALONE, batch_size).of(x, content, root=root)
+    return DataFeatures(extractor or Counting(), levels, "cpu", ALONE, batch_size).of(x, content, "images", root=root)
 
 
 def test_what_was_computed_is_found_and_is_the_same():
@@ -98,6 +98,15 @@ def test_only_the_first_rows_are_kept_and_moments_are_of_all(monkeypatch):
     assert torch.equal(found.rows, images()[:25].float() / 16)
     assert found.moments.count == 40
     torch.testing.assert_close(found.moments.mean, (images().float() / 16).double().mean(0))
+
+
+@pytest.mark.parametrize("real", [False, True])
+def test_examples_are_told_from_others_byte_by_byte(real):
+    x = images().float() / 7 if real else images()
+    others = x[10:30].clone()
+    others[0, 2] += 1
+    assert shared_examples(x, others) == pytest.approx(19 / 40)
+    assert shared_examples(x, others[:0]) == 0.0 and shared_examples(others, x) == pytest.approx(19 / 20)
 
 
 def test_the_root_is_of_the_reference():
