@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_gen.evaluation.feature_sets import shuffled
-from lightning_gen.evaluation.frechet import FeatureStatistics, Moments, Reference, frechet_distance, upper_congruence
+from lightning_gen.evaluation.feature_sets import moments_of, shuffled
+from lightning_gen.evaluation.frechet import Moments, Reference, frechet_distance, upper_congruence
 
 PARTS = 4
 """Equal parts of the samples, the smallest subsets; they are joined two by two."""
@@ -82,10 +82,7 @@ def frechet_at_infinity(features: Tensor, reference: Reference, seed: int = 0) -
 
 
 def _moments(features: Tensor, rows: Tensor) -> Moments:
-    statistics = FeatureStatistics(features.shape[1], sync_on_compute=False).to(features.device)  # of one rank alone
-    for some in rows.split(ROWS):
-        statistics.update(features[some])
-    return statistics.compute()
+    return moments_of((features[some] for some in rows.split(ROWS)), features.shape[1], features.device)
 
 
 def _joined(a: Moments, b: Moments) -> Moments:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_gen.errors import UserError
+from lightning_gen.evaluation.frechet import FeatureStatistics, Moments
 
 
 def require_sound(*sets: Tensor) -> None:
@@ -23,8 +26,19 @@ def require_sound(*sets: Tensor) -> None:
                 f"the samples have {sets[0].shape[1]} features and the reference has {features.shape[1]}: both must "
                 "come from the same extractor"
             )
-        if not torch.isfinite(features).all():
-            raise UserError("the features hold NaN or infinite values")
+        lost = len(features) - int(torch.isfinite(features).all(1).sum())
+        if lost:
+            raise UserError(
+                f"the extractor's output is NaN or infinite for {lost} of {len(features)} examples: choose another --extractor"
+            )
+
+
+def moments_of(parts: Iterable[Tensor], num_features: int, device: torch.device | str = "cpu") -> Moments:
+    """The moments of one set of features that comes in parts [B, num_features], all of them this rank's."""
+    statistics = FeatureStatistics(num_features, sync_on_compute=False).to(device)
+    for part in parts:
+        statistics.update(part)
+    return statistics.compute()
 
 
 def shuffled(num: int, seed: int) -> Tensor:

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_gen.evaluation.extractors import Extractor
-from lightning_gen.evaluation.frechet import FeatureStatistics, Moments, Reference, frechet_distance
+from lightning_gen.evaluation.feature_sets import moments_of
+from lightning_gen.evaluation.frechet import Moments, Reference, frechet_distance
 from lightning_gen.evaluation.pixels import to_uint8
 from lightning_gen.random_source import GeneratorSource
 
@@ -126,7 +127,4 @@ def _balanced(labels: Tensor, classes: Tensor, num: int) -> Tensor:
 
 
 def _moments(extractor: Extractor, pixels: Tensor) -> Moments:
-    statistics = FeatureStatistics(extractor.num_features, sync_on_compute=False)
-    for part in pixels.split(BATCH):
-        statistics.update(extractor(part, 256))
-    return statistics.compute()
+    return moments_of((extractor(part, 256) for part in pixels.split(BATCH)), extractor.num_features)

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
@@ -27,9 +28,15 @@ class Sized(Protocol):
 
 T = TypeVar("T", bound=Sized)
 
+ATTEMPTS = 10
+"""To write a part, while other commands of the same name clear the folder away."""
+
 
 class Parts:
     """A folder of parts, each a file named by its kind, what it depends on, and its range of indices.
+
+    Several commands may use a folder at once. Those that measure the same write equal parts; what one of them clears
+    away, the others make again.
 
     Args:
         folder: made when the first part is; None to keep nothing.
@@ -47,11 +54,11 @@ class Parts:
         All ranks meet here: none writes before the first has cleared the folder.
         """
         digests = {kind: _digest(primitives) for kind, primitives in depends_on.items()}
-        if ranks.first and folder.is_dir():
-            for file in folder.iterdir():
-                kind, _, rest = file.name.partition("-")
-                if file.suffix != ".pt" or (kind in digests and not rest.startswith(digests[kind])):
-                    file.unlink(missing_ok=True)
+        for file in _files(folder) if ranks.first else ():
+            kind, _, rest = file.name.partition("-")
+            left = file.suffix == ".partial" and not _is_written(file)
+            if left or (file.suffix == ".pt" and kind in digests and not rest.startswith(digests[kind])):
+                file.unlink(missing_ok=True)
         ranks.exchange()
         return cls(folder, digests)
 
@@ -74,9 +81,10 @@ class Parts:
         position = share.start
         for stored, file in self._inside(kind, share):
             yield from self._made(kind, range(position, stored.start), make, state)
-            try:
+            piece = None
+            with suppress(Exception):  # cut as it was written, of an older version, or cleared away: made again
                 piece = restore(torch.load(file, weights_only=True))
-            except Exception:  # cut as it was written, or of an older version: made again
+            if piece is None or len(piece) != len(stored):
                 yield from self._made(kind, stored, make, state)
             else:
                 self.reused[kind] = self.reused.get(kind, 0) + len(stored)
@@ -96,11 +104,22 @@ class Parts:
             yield piece
 
     def _keep(self, folder: Path, kind: str, indices: range, content: Any) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{self._prefix(kind)}-{indices.start:010d}-{indices.stop:010d}.pt"
-        partial = file.with_suffix(f".{os.getpid()}.partial")
-        torch.save(content, partial)
-        os.replace(partial, file)
+        name = f"{self._prefix(kind)}-{indices.start:010d}-{indices.stop:010d}"
+        partial = folder / f"{name}.{os.getpid()}@{platform.node()}.partial"
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with partial.open("wb") as file:
+                    torch.save(content, file)
+                os.replace(partial, folder / f"{name}.pt")
+            except (
+                FileNotFoundError,
+                FileExistsError,
+            ):  # both from mkdir too, where the folder goes as it is looked at
+                if attempt == ATTEMPTS:
+                    raise
+            else:
+                return
 
     def _prefix(self, kind: str) -> str:
         return f"{kind}-{self.digests.get(kind, '')}"
@@ -108,9 +127,8 @@ class Parts:
     def _inside(self, kind: str, share: range) -> Iterator[tuple[range, Path]]:
         """The stored parts that lie in `share` as a whole, by their order; none overlaps another."""
         name = re.compile(re.escape(self._prefix(kind)) + r"-(\d{10})-(\d{10})\.pt")
-        here = self.folder is not None and self.folder.is_dir()
         position = share.start
-        for file in sorted(self.folder.iterdir()) if here else []:
+        for file in _files(self.folder):
             found = name.fullmatch(file.name)
             if found is None:
                 continue
@@ -120,9 +138,37 @@ class Parts:
                 yield range(start, stop), file
 
     def clear(self) -> None:
-        """The measurement is done: nothing of it is needed any more."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        """The measurement is done: nothing of it is needed any more. What else is in the folder stays, and keeps it."""
+        if self.folder is None:
+            return
+        own = tuple(f"{self._prefix(kind)}-" for kind in self.digests)
+        for file in _files(self.folder):
+            if file.name.startswith(own) and not _is_written(file):
+                file.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty, or gone
+            self.folder.rmdir()
+
+
+def _files(folder: Path | None) -> list[Path]:
+    """By name; none where there is no folder, or no longer."""
+    try:
+        return sorted(folder.iterdir()) if folder is not None else []
+    except FileNotFoundError:
+        return []
+
+
+def _is_written(file: Path) -> bool:
+    """Whether another process of this machine may be writing the file; one of another machine writes it again."""
+    found = re.fullmatch(r".*\.(\d+)@(.*)\.partial", file.name)
+    if found is None or found[2] != platform.node() or int(found[1]) == os.getpid():
+        return False
+    try:
+        os.kill(int(found[1]), 0)
+    except PermissionError:  # another user's
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
 
 
 def _digest(primitives: Any) -> str:

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from lightning_gen import loading
+from lightning_gen.evaluation.extractors.weights import digest
 from lightning_gen.generative_module import CHECKPOINT_KEY
 from lightning_gen.run_directory import flatten
 
@@ -41,8 +41,4 @@ def subject(checkpoint: dict[str, Any], run: str | os.PathLike[str]) -> dict[str
 
 def digest_of_weights(module: nn.Module) -> str:
     """16 hexadecimal digits of every parameter and buffer."""
-    content = hashlib.sha256()
-    for name, tensor in module.state_dict().items():
-        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return content.hexdigest()[:16]
+    return digest("", module.state_dict())

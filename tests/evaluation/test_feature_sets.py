@@ -4,7 +4,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation import kernel_distance, manifold
-from lightning_gen.evaluation.feature_sets import require_sound, shuffled
+from lightning_gen.evaluation.feature_sets import moments_of, require_sound, shuffled
 from lightning_gen.evaluation.inception_score import inception_score
 
 OF_PAIRS = {"kernel distance": kernel_distance.kernel_distance, "manifold": manifold.manifold_metrics}
@@ -28,6 +28,22 @@ def test_values_that_are_not_finite_are_refused(measure, bad, side):
     sets[side][17, 2] = bad
     with pytest.raises(UserError, match="NaN or infinite"):
         measure(*sets)
+
+
+def test_how_many_are_not_finite_is_told():
+    features = torch.zeros(600, 3)
+    features[[5, 9, 300], 1] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    features[9] = float("nan")
+    with pytest.raises(UserError, match="NaN or infinite for 3 of 600 examples: choose another --extractor"):
+        require_sound(torch.zeros(7, 3), features)
+
+
+def test_moments_do_not_depend_on_the_parts():
+    features = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    found = moments_of(features.split(7), 3)
+    torch.testing.assert_close(found.mean, features.double().mean(0))
+    torch.testing.assert_close(found.cov, features.double().T.cov())
+    assert found.count == 50
 
 
 @pytest.mark.parametrize("measure", OF_PAIRS.values(), ids=OF_PAIRS)

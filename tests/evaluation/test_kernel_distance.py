@@ -71,6 +71,15 @@ def test_the_order_of_the_classes_does_not_matter(order):
     assert error < 3 * kernel_distance(x[torch.randperm(1000, generator=torch.Generator().manual_seed(0))], y)[1]
 
 
+def test_pairs_that_share_their_indices_count_no_more_in_blocks_than_in_whole_sets():
+    # as reconstructions do with what they are of; in the same order each pair would meet in its block
+    x = normal(2000, 8, 1)
+    whole, _ = kernel_distance(x, x, 1)
+    value, error = kernel_distance(x, x, 20)
+    assert whole < 0
+    assert abs(value - whole) < 3 * error
+
+
 @pytest.mark.parametrize("num_blocks", [1, 3])
 def test_chunks_do_not_matter(monkeypatch, num_blocks):
     x, y = normal(61, 5, 3), normal(50, 5, 4, mean=0.3)

@@ -1,5 +1,11 @@
 """A measurement that is cut goes on where it was, and ends as if it had not been."""
 
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
 import torch
 
 from lightning_gen.evaluation.parts import Parts
@@ -81,6 +87,92 @@ def test_a_damaged_part_is_made_again_and_a_partial_one_is_not_seen(tmp_path):
     assert through(Parts.of(tmp_path / "p", {"samples": 1}, ALONE), range(20), work) == list(range(20))
     assert work.asked == [0, 1, 2, 3, 4, 5, 6, 7, *range(12, 20)]
     assert not list((tmp_path / "p").glob("*.partial"))
+
+
+def test_parts_that_overlap_are_used_once(tmp_path):
+    for share in (range(0, 8), range(4, 12), range(8, 16), range(14, 20)):
+        through(Parts.of(tmp_path / "p", {"samples": 1}, ALONE), share, Work(8))
+    work = Work(8)
+    assert through(Parts.of(tmp_path / "p", {"samples": 1}, ALONE), range(20), work) == list(range(20))
+    assert work.asked == list(range(16, 20))
+
+
+@pytest.mark.parametrize("content", [[4, 5, 6], [4, 5, 6, 7, 8]])
+def test_a_part_of_another_length_than_its_name_says_is_made_again(tmp_path, content):
+    cut(tmp_path / "p", {"samples": 1}, range(20), batch=4, until=3)
+    torch.save(torch.tensor(content), sorted((tmp_path / "p").iterdir())[1])
+    work, parts = Work(4), Parts.of(tmp_path / "p", {"samples": 1}, ALONE)
+    assert through(parts, range(20), work) == list(range(20))
+    assert work.asked == [4, 5, 6, 7, *range(12, 20)] and parts.reused == {"samples": 8}
+
+
+# Commands of one name at once
+
+
+class Beside(Work):
+    """Work during which something else happens before every batch."""
+
+    def __init__(self, batch, happens):
+        super().__init__(batch)
+        self.happens = happens
+
+    def __call__(self, gap):
+        for piece in super().__call__(gap):
+            self.happens()
+            yield piece
+
+
+@pytest.mark.parametrize("setting", [1, 2])
+@pytest.mark.parametrize("done", [True, False])
+def test_another_command_takes_none_of_the_results(tmp_path, setting, done):
+    def other():
+        parts = Parts.of(tmp_path / "p", {"samples": setting}, ALONE)
+        found = through(parts, range(8), Work(8)) if done else []
+        assert found == (list(range(8)) if done else [])
+        parts.clear()
+
+    parts = Parts.of(tmp_path / "p", {"samples": 1}, ALONE)
+    assert through(parts, range(20), Beside(4, other)) == list(range(20))
+    parts.clear()
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_part_is_written_again_if_it_goes_as_it_is_written(tmp_path, monkeypatch):
+    """Another command on another machine clears away what it takes for the leavings of a process that died."""
+    replace, times = os.replace, iter(range(2))
+
+    def late(source, target):
+        if next(times, None) is not None:
+            source.unlink()
+            (tmp_path / "p").rmdir()
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    parts = Parts.of(tmp_path / "p", {"samples": 1}, ALONE)
+    assert through(parts, range(4), Work(4)) == list(range(4))
+    assert [file.suffix for file in (tmp_path / "p").iterdir()] == [".pt"]
+
+
+def test_what_living_processes_are_writing_stays(tmp_path):
+    folder, done = tmp_path / "p", subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    cut(folder, {"samples": 1}, range(20), batch=4, until=1)
+    stem = next(folder.iterdir()).stem
+    living, dead = (folder / f"{stem}.{pid}@{platform.node()}.partial" for pid in (os.getppid(), done.pid))
+    living.touch()
+    dead.touch()
+    parts = Parts.of(folder, {"samples": 1}, ALONE)
+    assert living.exists() and not dead.exists()
+    parts.clear()
+    assert list(folder.iterdir()) == [living]
+
+
+def test_clearing_leaves_what_others_measured(tmp_path):
+    cut(tmp_path / "p", {"likelihood": 2, "samples": 1}, range(20), batch=4, until=2)
+    Parts.of(tmp_path / "p", {"likelihood": 2}, ALONE).clear()
+    work = Work(4)
+    assert through(Parts.of(tmp_path / "p", {"samples": 1}, ALONE), range(20), work) == list(range(20))
+    assert work.asked == list(range(8, 20))
 
 
 def test_without_a_folder_nothing_is_kept(tmp_path):

@@ -23,7 +23,9 @@ class Extractor(ABC):
         name: of the feature space.
         num_features: d.
         digest: 16 hexadecimal digits that change with the weights and with all of the computation: layer, resizing,
-            preprocessing, precision, and a version that is raised whenever equal weights would give other features.
+            preprocessing, precision, and a version that is raised whenever equal weights would give other features. The
+            features of data are kept under it. A class of one's own sees to its own digest: nothing else notices that its
+            code has changed.
         canonical: whether these are the features that the name FID is kept for.
     """
 

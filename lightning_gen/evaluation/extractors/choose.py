@@ -36,7 +36,7 @@ def choose(
         shape: of the data, for networks whose number of features depends on it.
 
     Raises:
-        UserError: no such extractor; says what may have been meant.
+        UserError: no such extractor; says what may have been meant. Or arguments alone that the default does not take.
     """
     if default is not None:
         default = choose(default, None, shape)
@@ -49,7 +49,21 @@ def choose(
         return _named(given["class_path"], given["init_args"], shape)
     if default is None:
         return _named("inception", given["init_args"], shape)
+    _require_taken(default, given["init_args"])
     return {**default, "init_args": {**default["init_args"], **given["init_args"]}}
+
+
+def _require_taken(default: Spec, given: Mapping[str, Any]) -> None:
+    """Raises UserError for arguments that the data set's own extractor has no parameter for."""
+    kind = resolve(default["class_path"])
+    taken = inspect.signature(kind).parameters
+    unknown = sorted(given.keys() - taken.keys())
+    if unknown and not any(each.kind is each.VAR_KEYWORD for each in taken.values()):
+        own = taken["name"].default if "name" in taken else kind.__name__
+        raise UserError(
+            f"the extractor {default['init_args'].get('name', own)!r} takes no {unknown[0]!r}: name the extractor "
+            f"{'it is' if len(unknown) == 1 else 'they are'} for, such as --extractor inception"
+        )
 
 
 def _named(name: str, arguments: Mapping[str, Any], shape: Sequence[int] | None) -> Spec:

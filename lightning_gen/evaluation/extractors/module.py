@@ -12,27 +12,30 @@ from torch import Tensor, nn
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.extractors import weights as files
 from lightning_gen.evaluation.extractors.base import Extractor
+from lightning_gen.evaluation.extractors.code import described
 from lightning_gen.evaluation.extractors.precision import full_float32
 from lightning_gen.evaluation.pixels import to_uint8
 from lightning_gen.random_source import derive_seed
-from lightning_gen.specs import build
+from lightning_gen.specs import build, resolve
 
 
 class ModuleFeatures(Extractor):
     """What an `nn.Module` gives, frozen and in evaluation mode, for images.
 
     It takes 8-bit pixels divided by 255, float32 [B, C, H, W] in [0, 1] with the channels that the data have, and gives
-    [B, d], or [B, d, 1, 1]; its own normalisation is part of it. It computes in float32 whatever surrounds it.
+    [B, d], or [B, d, 1, 1]; its own normalisation is part of it. It computes in float32 whatever surrounds it. The digest
+    changes with its code too, as `code.described` tells it.
 
     Args:
-        module: dotted path of the class.
+        module: dotted path of the class, or of a function that makes one.
         shape: of the data's images, (C, H, W): the number of features depends on it.
         arguments: of the class's constructor.
         weights: path of a state dict (safetensors, or saved by torch); without one the module stays as it was made.
         seed: of its initial weights.
 
     Raises:
-        UserError: a module that cannot be built, that refuses such images, or whose weights the file does not hold.
+        UserError: a module that cannot be built, that refuses such images, whose weights the file does not hold, or
+            whose code is in no file.
     """
 
     VERSION = "module-1 pixels / 255, float32"
@@ -61,8 +64,9 @@ class ModuleFeatures(Extractor):
         self.shape = tuple(shape)
         self._network = network.float().eval().requires_grad_(False)
         self._device = torch.device("cpu")
-        described = json.dumps([self.VERSION, module, arguments or {}], sort_keys=True, default=str)
-        self.digest = files.digest(described, network.state_dict())
+        code = described(network, resolve(module))
+        spec = json.dumps([self.VERSION, module, arguments or {}, code], sort_keys=True, default=str)
+        self.digest = files.digest(spec, network.state_dict())
         try:
             self.num_features = self._features(torch.zeros(1, *self.shape, dtype=torch.uint8)).shape[1]
         except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:

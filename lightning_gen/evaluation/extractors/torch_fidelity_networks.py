@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from lightning_gen.errors import UserError, WeightsUnavailable
 from lightning_gen.evaluation.extractors import weights as files
 from lightning_gen.evaluation.extractors.base import Classifier, Extractor
+from lightning_gen.evaluation.extractors.code import described, version_of
 from lightning_gen.evaluation.extractors.precision import full_float32
 from lightning_gen.evaluation.pixels import to_uint8
 from lightning_gen.refusals import nearest
@@ -27,7 +29,8 @@ class TorchFidelity(Extractor):
     """One of torch-fidelity's registered feature extractors: Inception, VGG-16, CLIP or DINOv2.
 
     Images of any size, as 8-bit pixels; grey ones become three equal channels. The network resizes and normalises them
-    as its authors do. It computes in float32 whatever the precision of its surroundings is.
+    as its authors do. It computes in float32 whatever the precision of its surroundings is. The digest changes with the
+    versions of torch-fidelity and of what the network is made of.
 
     Args:
         name: that torch-fidelity registers it under, such as "vgg16" or "clip-vit-b-32".
@@ -51,7 +54,7 @@ class TorchFidelity(Extractor):
         self.name = name if self.layer == default else f"{name}-{self.layer}"
         self._network, fingerprint = _load(name, weights, self.layer)
         self.to("cpu")
-        self.digest = files.digest(f"{self.VERSION} {name} {self.layer} {fingerprint}")
+        self.digest = files.digest(f"{self.VERSION} {name} {self.layer} {fingerprint} {_code(self._network)}")
         self.canonical = (name, self.layer, fingerprint) == FID
         self.num_features = self._outputs(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), [self.layer])[0].shape[1]
 
@@ -134,6 +137,12 @@ def published(name: str) -> files.Published | None:
         sha256 = MODEL_METADATA[clip]["hash"]
         known[clip] = files.Published(url, sha256, f"{clip}-{sha256}.pt", torchscript=True)
     return known.get(name)
+
+
+def _code(network: nn.Module) -> str:
+    """What tells it from that of another version; torchvision's where the network's own preprocessing may call it."""
+    calls_torchvision = hasattr(sys.modules[type(network).__module__], "torchvision")
+    return f"{described(network)} {version_of('torchvision') if calls_torchvision else ''}"
 
 
 def _load(name: str, weights: str | None, layer: str) -> tuple[nn.Module, str]:

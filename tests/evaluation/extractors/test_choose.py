@@ -66,6 +66,19 @@ def test_without_a_name_the_arguments_are_those_of_the_data_sets_own():
     assert choose(None, {"class_path": f"{HOME}.RawFeatures"}) == spec("RawFeatures")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "default", "words"),
+    [
+        ({"weights": "F"}, MNIST, "the extractor 'mnist' takes no 'weights': name the extractor it is for"),
+        ({"weights": "F", "layer": 3}, f"{HOME}.ShippedClassifier", "'digits' takes no 'layer': .* they are for"),
+        ({"width": 3}, "raw", "'RawFeatures' takes no 'width': .* such as --extractor inception"),
+    ],
+)
+def test_arguments_that_the_data_sets_own_does_not_take_are_refused(arguments, default, words):
+    with pytest.raises(UserError, match=words):
+        choose(arguments, default)
+
+
 def test_modules_are_wrapped_and_told_the_shape():
     found = choose({"class_path": "torch.nn.Linear", "in_features": 8, "seed": 3}, MNIST, (1, 8, 8))
     arguments = {"in_features": 8}

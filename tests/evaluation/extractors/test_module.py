@@ -1,5 +1,6 @@
 """Any module as an extractor: frozen, told apart, and a function of its spec."""
 
+import importlib
 import sys
 import types
 
@@ -40,6 +41,7 @@ class Pair(nn.Module):
 def place(monkeypatch):
     """The classes above at a dotted path."""
     module = types.ModuleType("nets_of_test")
+    module.__file__ = __file__
     for kind in (Net, Spread, Pair):
         monkeypatch.setattr(kind, "__module__", "nets_of_test")
         setattr(module, kind.__name__, kind)
@@ -95,6 +97,23 @@ def test_the_digest_changes_with_everything_that_the_features_depend_on(tmp_path
     digests = [loaded, net(), net(seed=1), net(arguments={"width": 5}), net(arguments={"channels": 3}, shape=[3, 6, 6])]
     monkeypatch.setattr(ModuleFeatures, "VERSION", "another")
     assert len({each.digest for each in [*digests, net()]}) == 6
+
+
+def test_the_digest_changes_with_the_code(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    text = "from torch import nn\n\nclass Own(nn.Flatten):\n    def forward(self, x):\n        return super().forward({})\n"
+
+    def written(what):
+        (tmp_path / "own_nets.py").write_text(text.format(what))
+        monkeypatch.delitem(sys.modules, "own_nets", raising=False)
+        importlib.invalidate_caches()
+        return ModuleFeatures("own_nets.Own", [1, 6, 6])
+
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    first, other, again = written("x"), written("x * 2"), written("x")
+    x = torch.ones(1, 1, 6, 6, dtype=torch.uint8)
+    assert not torch.equal(first(x, 2), other(x, 2))
+    assert first.digest != other.digest and first.digest == again.digest
 
 
 def test_weights_from_a_file_are_used(tmp_path, x):

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from lightning_gen.errors import UserError, WeightsUnavailable
-from lightning_gen.evaluation.extractors import Inception, TorchFidelity
+from lightning_gen.evaluation.extractors import Inception, TorchFidelity, code
 from lightning_gen.evaluation.extractors import torch_fidelity_networks as networks
 
 torch_fidelity = pytest.importorskip("torch_fidelity")
@@ -88,7 +88,19 @@ def test_the_digest_changes_with_weights_layer_and_version(early, inception_weig
     digests += [Inception(inception_weights, layer="192").digest, Inception(str(tmp_path / "other.pth"), "64").digest]
     monkeypatch.setattr(TorchFidelity, "VERSION", "another")
     digests.append(Inception(inception_weights, layer="64").digest)
-    assert len(set(digests)) == 4
+    version = code.metadata.version
+    monkeypatch.setattr(code.metadata, "version", lambda name: "99" if "fidelity" in name else version(name))
+    digests.append(Inception(inception_weights, layer="64").digest)
+    assert len(set(digests)) == 5
+
+
+def test_networks_that_call_torchvision_are_told_by_its_version(early, monkeypatch):
+    vgg = object.__new__(networks._registered_class("vgg16"))
+    nn.Module.__init__(vgg)
+    before = [networks._code(network) for network in (vgg, early._network)]
+    version = code.metadata.version
+    monkeypatch.setattr(code.metadata, "version", lambda name: "99" if name == "torchvision" else version(name))
+    assert [networks._code(network) == old for network, old in zip((vgg, early._network), before)] == [False, True]
 
 
 @pytest.mark.parametrize("name", ["inception-v3-compat", "vgg16", "clip-vit-b-32", "dinov2-vit-s-14"])
