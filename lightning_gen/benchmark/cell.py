@@ -53,15 +53,35 @@ class Job:
 
     def done(self) -> bool:
         """Whether the run has been measured, as this job says."""
-        return self.result.exists() and _text(self.run / "evaluation" / f"{NAME}.job") == self.fingerprint()
+        said = _text(self.run / "evaluation" / f"{NAME}.job")
+        return self.result.exists() and _measuring(said) == _measuring(self.fingerprint())
 
     def begun_otherwise(self) -> bool:
         """Whether the run directory holds a training of another config than this job's."""
-        return _text(self.run / "training.job") not in (None, self.training())
+        said = _text(self.run / "training.job")
+        return said is not None and _training(said) != _training(self.training())
 
 
 def _text(path: Path) -> str | None:
     return path.read_text() if path.exists() else None
+
+
+def _training(said: str) -> Any:
+    """What `Job.training` says, without a seed of 0: that is `fit`'s own, and was not written while there was one seed."""
+    try:
+        arguments, recipe = json.loads(said)
+    except (ValueError, TypeError):
+        return said
+    return [[each for each in arguments if each != "--seed_everything=0"], recipe]
+
+
+def _measuring(said: str | None) -> Any:
+    """What `Job.fingerprint` says, likewise."""
+    try:
+        training, protocol = json.loads(said or "")
+    except (ValueError, TypeError):
+        return said
+    return [_training(training), protocol]
 
 
 @contextmanager

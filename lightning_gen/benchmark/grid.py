@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from lightning_gen.comparison.metrics import named_metric
+from lightning_gen.comparison.settings import some
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.protocol import Protocol
 from lightning_gen.refusals import nearest
@@ -79,6 +81,8 @@ class Plan:
         evaluation: fields of `lightning_gen.evaluation.protocol.Protocol`.
         baselines: {row: {"class_path", "init_args"}} of models made from the training set by `initialize`.
         floor: the split of real data whose distance to the reference is the table's floor; None for the data set's own.
+        baseline: name of the cell that the others are set against; None for the first of the table.
+        rank_by: fd, bits_per_dim, kid, ...; None for FD where all have it, else the likelihood.
         seeds: of the trainings; every cell is trained under each.
         workers: cells trained at the same time, each in a process of its own.
         threads: of each worker.
@@ -91,6 +95,8 @@ class Plan:
     evaluation: dict[str, Any] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     floor: str | None = None
+    baseline: str | None = None
+    rank_by: str | None = None
     seeds: list[int] = field(default_factory=lambda: [0])
     workers: int = 1
     threads: int = 1
@@ -140,6 +146,18 @@ class Plan:
             for value in values:
                 if not re.fullmatch(r"[\w.+]+", str(value)):
                     raise UserError(f"{value!r} on axis {axis!r} names a directory: letters, digits, _ . and + only")
+        cells = self.cells()
+        if any("seed_everything" in cell.overrides for cell in cells):
+            raise UserError(
+                "the overrides and axes of a benchmark cannot set seed_everything: name the seeds in `seeds`"
+            )
+        names = [cell.name for cell in cells]
+        if self.baseline is not None and self.baseline not in names:
+            raise UserError(
+                f"baseline {self.baseline!r} is no cell{nearest(str(self.baseline), set(names))}: there are {some(names, 12)}"
+            )
+        if self.rank_by is not None:
+            named_metric(self.rank_by)
 
     def recipe(self) -> str:
         """Text of the experiment's config and of the files that its keys name."""

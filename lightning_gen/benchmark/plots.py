@@ -68,7 +68,8 @@ def heat_map(standing: Standing, plan: Plan, metric: Metric) -> Figure:
     axes.set_xlabel("\n".join([" - ".join(others), "   ".join(baselines)]))
     seeds = max(model.seeds for model in standing.models)
     mean = f", mean of {seeds} seeds" if seeds > 1 else ""
-    axes.set_title(f"{plan.name}: {standing.header(metric)}{mean}, lower is better")
+    how = "lower is better" if standing.comparable(metric) else "incomparable"
+    axes.set_title(f"{plan.name}: {standing.header(metric)}{mean}, {how}")
     return figure
 
 
@@ -124,7 +125,9 @@ def sheets(standing: Standing, plan: Plan) -> Figure:
         axes.set_axis_off()
     for model in standing.models:
         i, j = _place(model, plan)
-        _sheet(grid[down.index(i), across.index(j)], model.name, model.records[0])
+        first = model.records[0]
+        name = f"{model.name}, seed {first.seed}:" if model.seeds > 1 else model.name
+        _sheet(grid[down.index(i), across.index(j)], name, first)
     for axes, record in zip(grid[-1], standing.fixed):
         _sheet(axes, record.name, record)
     figure.tight_layout()

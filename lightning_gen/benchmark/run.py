@@ -73,7 +73,14 @@ def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
     return failed
 
 
-def benchmark(config: str, out: str | None = None, workers: int | None = None, seeds: int | None = None) -> Path:
+def benchmark(
+    config: str,
+    out: str | None = None,
+    workers: int | None = None,
+    seeds: int | None = None,
+    baseline: str | None = None,
+    rank_by: str | None = None,
+) -> Path:
     """Trains, measures and ranks a grid of models: DIR/table.md, table.csv, plots and a directory a run.
 
     Started again it skips the runs that are done and resumes the one that was cut; with more seeds it trains those too.
@@ -83,10 +90,14 @@ def benchmark(config: str, out: str | None = None, workers: int | None = None, s
         out: the directory; runs/benchmark-NAME by default.
         workers: runs trained at the same time, instead of the plan's.
         seeds: how many training seeds a cell, from 0, instead of the plan's.
+        baseline: the cell that the others are set against, instead of the plan's.
+        rank_by: fd, bits_per_dim, kid, ..., instead of the plan's.
     """
     plan = Plan.read(Path(config))
-    if seeds is not None:
-        plan = replace(plan, seeds=list(range(seeds)))
+    if seeds is not None and seeds < 1:
+        raise UserError(f"--seeds must be at least 1, not {seeds}")
+    given = {"seeds": None if seeds is None else list(range(seeds)), "baseline": baseline, "rank_by": rank_by}
+    plan = replace(plan, **{key: value for key, value in given.items() if value is not None})
     folder = Path(out or f"runs/benchmark-{plan.name}").resolve()
     workers = plan.workers if workers is None else workers
     if workers < 1:
@@ -110,6 +121,11 @@ def benchmark(config: str, out: str | None = None, workers: int | None = None, s
         raise UserError(
             f"{len(failed)} of {len(jobs)} runs failed ({', '.join(failed)}); the others stand in {folder / 'table.md'}. "
             f"See {jobs[failed[0]].run / 'log.txt'}; the same command tries them again"
+        )
+    if standing is not None and standing.disagreements:
+        found = standing.disagreements[0]
+        raise UserError(
+            f"the cells' {found.of} cannot be ranked: {found}; {folder / 'table.md'} has them without ranks"
         )
     return folder
 

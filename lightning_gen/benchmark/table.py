@@ -6,18 +6,17 @@ from pathlib import Path
 
 from lightning_gen.benchmark.cell import Job
 from lightning_gen.benchmark.grid import Plan
+from lightning_gen.comparison.baselines import fitting
 from lightning_gen.comparison.models import Model
 from lightning_gen.comparison.records import CEILING, FLOOR, Record, read_record
 from lightning_gen.comparison.settings import code_notes, disagreements
 from lightning_gen.comparison.standing import Standing, stand
-from lightning_gen.errors import UserError
 
 
 def collect(plan: Plan, folder: Path, done: dict[str, Job]) -> Standing:
     """The cells that are done, each the mean of its seeds that are, and the baselines.
 
-    Raises:
-        UserError: if runs were measured differently, but for what the axes change on purpose; names the setting.
+    Runs that were measured differently, but for what the axes change on purpose, stand there without ranks.
     """
     runs: dict[str, list[Record]] = {}
     labels = {}
@@ -27,11 +26,25 @@ def collect(plan: Plan, folder: Path, done: dict[str, Job]) -> Standing:
             runs.setdefault(run.cell.name, []).append(record)
             labels[run.cell.name] = run.cell.values
     records = [record for cell in runs.values() for record in cell]
-    found = disagreements(records, plan.across())
-    if found:
-        raise UserError(f"the cells cannot be ranked: {found[0]}")
     models = [Model(name, tuple(cell), labels[name]) for name, cell in runs.items()]
-    return stand(models, fixed=_baselines(plan, folder), notes=code_notes(records))
+    fixed, notes = fitting(_baselines(plan, folder), records)
+    baseline = plan.baseline if plan.baseline in runs else None
+    if baseline != plan.baseline:
+        notes.append(f"No run of the baseline {plan.baseline} is done: differences are to the first row.")
+    return stand(
+        models,
+        rank_by=plan.rank_by,
+        baseline=baseline,
+        fixed=fixed,
+        disagreements=disagreements(records, plan.across()),
+        notes=[*_missing(plan, done), *notes, *code_notes(records)],
+    )
+
+
+def _missing(plan: Plan, done: dict[str, Job]) -> list[str]:
+    """A sentence that names the runs that failed, or were cut."""
+    missing = [run.name for run in plan.runs() if run.name not in done]
+    return [f"Missing, for they failed or are not done: {', '.join(missing)}."] if missing else []
 
 
 def _baselines(plan: Plan, folder: Path) -> list[Record]:

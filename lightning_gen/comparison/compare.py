@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_gen.comparison.models import grouped, labelled
-from lightning_gen.comparison.records import Found, distinct, find_records
+from lightning_gen.comparison.baselines import fitting
+from lightning_gen.comparison.models import grouped, labelled, steps
+from lightning_gen.comparison.records import Found, find_records
 from lightning_gen.comparison.settings import Disagreement, chosen, code_notes, columns, disagreements
 from lightning_gen.comparison.standing import Standing, stand
 from lightning_gen.comparison.table import print_table, write_tables
@@ -22,7 +23,7 @@ def compare(
     force: bool = False,
     out: str | None = None,
 ) -> Path | None:
-    """A table of evaluated runs: means over training seeds, paired differences, ranks with ties.
+    """A table of evaluated runs: means over training seeds, paired differences, ranges of ranks.
 
     Args:
         runs: run directories, evaluation files, or benchmarks' directories, which mean all their runs.
@@ -65,15 +66,15 @@ def standing_of(
     if found and not force:
         raise UserError(f"{found[0]}: {_way_out(found[0], free)}, or print them unranked with --force")
     models, notes = grouped(records)
-    models = labelled(
-        models, {"model": [model.name for model in models]} | columns([model.records[0] for model in models], free)
-    )
-    notes += [*evaluations.notes, *code_notes(records)]
+    on_purpose = columns([model.records[0] for model in models], free)
+    models = labelled(models, {"model": [model.name for model in models]} | steps(models) | on_purpose)
+    fixed, said = fitting(evaluations.baselines, records)
+    notes += [*evaluations.notes, *said, *code_notes(records)]
     return stand(
         models,
         rank_by=rank_by,
         baseline=baseline,
-        fixed=distinct(evaluations.baselines),
+        fixed=fixed,
         disagreements=found,
         notes=notes,
     )

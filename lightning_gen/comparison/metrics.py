@@ -77,18 +77,27 @@ METRICS = {
 """By the key of `--rank_by`."""
 
 
+def named_metric(name: str) -> Metric:
+    """The metric of one of its keys. Raises UserError where there is none."""
+    found = next((metric for metric in METRICS.values() if name in metric.keys), None)
+    if found is None:
+        raise UserError(f"--rank_by {name}: there is no such metric; there are {', '.join(METRICS)}")
+    return found
+
+
 def ranking_metric(records: list[Record], rank_by: str | None = None) -> Metric:
     """What ranks these records: FD where all have it, else bits/dim, else nats, unless it is named.
 
     Raises:
         UserError: a metric of another name, or that no record has.
     """
-    there = [key for key, metric in METRICS.items() if any(map(metric.measured, records))]
     if rank_by is not None:
-        if rank_by not in there:
-            none = "none of these evaluations has it" if rank_by in METRICS else "there is no such metric"
-            raise UserError(f"--rank_by {rank_by}: {none}; they have {', '.join(there) or 'nothing that ranks'}")
-        return METRICS[rank_by]
+        metric = named_metric(rank_by)
+        there = [key for key, other in METRICS.items() if any(map(other.measured, records))]
+        if metric.key not in there:
+            has = ", ".join(there) or "nothing that ranks"
+            raise UserError(f"--rank_by {rank_by}: none of these evaluations has it; they have {has}")
+        return metric
     usual = (FD, BITS, NATS)
     shared = [metric for metric in usual if all(map(metric.measured, records))]
     some = [metric for metric in usual if any(map(metric.measured, records))]

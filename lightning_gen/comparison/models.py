@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from lightning_gen.comparison.metrics import LIKELIHOOD, NATS, Metric
-from lightning_gen.comparison.records import Record
+from lightning_gen.comparison.records import Record, told_apart
 from lightning_gen.comparison.settings import MEASURING
-from lightning_gen.comparison.statistics import Estimate, mean_and_sd, normal_interval, t_interval
+from lightning_gen.comparison.statistics import Estimate, mean_and_sd, normal_interval, t_interval, welch_interval
 from lightning_gen.errors import UserError
 
 
@@ -95,19 +95,27 @@ def labelled(models: Sequence[Model], columns: dict[str, list[str]]) -> list[Mod
     ]
 
 
+def steps(models: Sequence[Model]) -> dict[str, list[str]]:
+    """{"step": a text for each} where one recipe was measured at several steps of its training, else {}."""
+    found: dict[str, set[str]] = {}
+    texts = [str(model.records[0].settings.get("step") or "") for model in models]
+    for model, text in zip(models, texts):
+        found.setdefault(model.records[0].recipe, set()).add(text)
+    return {"step": texts} if any(len(of_one) > 1 for of_one in found.values()) else {}
+
+
 def _names(parts: Sequence[tuple[Record, ...]]) -> list[str]:
     """The first way to name them, from short to long, under which all differ."""
     ways: tuple[Callable[[tuple[Record, ...]], str], ...] = (
         lambda part: _common([record.name for record in part]),
         lambda part: "+".join(record.name for record in part),
-        lambda part: "+".join(f"{record.name}:{record.file.stem}" for record in part),
     )
     for way in ways:
         names = [way(part) for part in parts]
         if len(set(names)) == len(names):
             return names
-    root = os.path.commonpath([record.file.parent for part in parts for record in part])
-    return ["+".join(os.path.relpath(record.file, root).removesuffix(".json") for record in part) for part in parts]
+    apart = iter(told_apart([record for part in parts for record in part]))
+    return ["+".join(next(apart) for _ in part) for part in parts]
 
 
 def _common(names: Sequence[str]) -> str:
@@ -122,11 +130,12 @@ def _common(names: Sequence[str]) -> str:
 
 
 def difference(a: Model, b: Model, metric: Metric) -> Estimate:
-    """a - b, paired, with its 95 % interval as far as there is one.
+    """a - b, paired where it can be, with its 95 % interval as far as there is one.
 
-    Over the training seeds that both have, two at least: Student's interval of what two recipes differ by. Of one run
-    each, a likelihood is paired over the examples, which met the same noise: what these two trained models differ by,
-    whatever another seed would give. Of one run each, a distance has no interval.
+    Over the training seeds that both have, two at least: Student's interval of what two recipes differ by. Without two
+    common seeds, of two seeds each: Welch's interval. Of one run each, a likelihood is paired over the examples, which
+    met the same noise: what these two trained models differ by, whatever another seed would give. Of one run each, a
+    distance has no interval.
 
     Raises:
         UserError: the per-example terms of the two are not those of their metrics, or of other examples.
@@ -136,26 +145,27 @@ def difference(a: Model, b: Model, metric: Metric) -> Estimate:
     common = sorted(of_a.keys() & of_b.keys())
     if len(common) > 1:
         return t_interval([of_a[seed] - of_b[seed] for seed in common])
+    if min(a.seeds, b.seeds) > 1:
+        return welch_interval([metric.value(r) for r in a.records], [metric.value(r) for r in b.records])
     if metric.of == LIKELIHOOD and a.seeds == b.seeds == 1:
-        one, other = per_example(a.records[0], metric), per_example(b.records[0], metric)
-        if one and other:
+        u, v = per_nat(a.records[0], metric), per_nat(b.records[0], metric)
+        if not math.isnan(u + v):
+            one, other = a.records[0].log_prob, b.records[0].log_prob
             if one.keys() != other.keys():
                 raise UserError(f"{a.name} and {b.name} hold the likelihood of different examples: evaluate one again")
-            return normal_interval([one[index] - other[index] for index in one])
+            return normal_interval([u * value - v * other[index] for index, value in one.items()])
     return Estimate(a.mean(metric) - b.mean(metric))
 
 
-def per_example(record: Record, metric: Metric) -> dict[int, float]:
-    """{index: the likelihood of an example in the metric's units}; empty where it was not kept, or is not finite.
+def per_nat(record: Record, metric: Metric) -> float:
+    """What a nat of an example is in the metric's units; NaN where the examples were not kept, or are not finite.
 
     Nats and bits/dim differ by a factor that all examples share: it is read off their means.
     """
-    values = record.log_prob
-    mean = mean_and_sd(list(values.values()))[0]
+    mean = record.mean_log_prob
     if not math.isfinite(mean) or mean == 0.0:
-        return {}
+        return math.nan
     nats = NATS.value(record)
     if math.isfinite(nats) and not math.isclose(nats, mean, rel_tol=1e-4):
         raise UserError(f"{record.file.with_suffix('.csv')} is not of {record.file.name}: evaluate {record.name} again")
-    scale = metric.value(record) / mean
-    return {index: value * scale for index, value in values.items()}
+    return metric.value(record) / mean

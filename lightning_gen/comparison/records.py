@@ -7,7 +7,7 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,11 @@ from lightning_gen.metrics_file import read_metrics
 FLOOR, CEILING = "floor", "ceiling"
 """Names of the baselines that every evaluation has: real data, and noise."""
 
-_OF_DATA = ("data", "reference", "extractor", "extractor_digest", "extractor_label")
+DATA_SETTINGS = (
+    *("data", "levels", "reference", "reference_count", "reference_fingerprint", "seed", "device"),
+    *("extractor", "extractor_digest", "extractor_label"),
+)
+"""Settings that a run shares with the floor and the ceiling measured beside it."""
 
 RUN, BENCHMARK = "default", "benchmark"
 """Names of the evaluations that `evaluate` and `benchmark` write unless told otherwise."""
@@ -54,6 +58,11 @@ class Record:
         """Of the likelihood; empty where there is none."""
         return self.settings.get("likelihood_kind") or ""
 
+    @property
+    def home(self) -> Path | None:
+        """The run's directory; None for a file that lies in none."""
+        return self.file.parent.parent if self.file.parent.name == "evaluation" else None
+
     @cached_property
     def log_prob(self) -> dict[int, float]:
         """Nats of each example by its index; empty where the file has no CSV beside it."""
@@ -62,9 +71,18 @@ class Record:
             return {}
         with open(path, newline="") as file:
             try:
-                return {int(row["index"]): float(row["log_prob_nats"]) for row in csv.DictReader(file)}
-            except (KeyError, TypeError, ValueError) as error:
+                rows = csv.reader(file)
+                header = next(rows)
+                index, value = header.index("index"), header.index("log_prob_nats")
+                return {int(row[index]): float(row[value]) for row in rows}
+            except (StopIteration, IndexError, ValueError, csv.Error) as error:
                 raise UserError(f"{path} is damaged: evaluate {self.name} again, or delete it") from error
+
+    @cached_property
+    def mean_log_prob(self) -> float:
+        """Nats; NaN where the examples were not kept, or are not all finite."""
+        values = self.log_prob.values()
+        return statistics.fmean(values) if values and all(map(math.isfinite, values)) else math.nan
 
 
 def read_record(file: Path, **given: Any) -> Record:
@@ -75,22 +93,35 @@ def read_record(file: Path, **given: Any) -> Record:
     """
     try:
         content = json.loads(file.read_text())
-        metrics, settings = content["metrics"], content["settings"]
-        metrics = {key: math.nan if value is None else float(value) for key, value in metrics.items()}
+        metrics, settings = _measured(content)
+        baselines = dict(content.get("baselines") or {})
+        beside = {label: dict(zip(("metrics", "settings"), _measured(part))) for label, part in baselines.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{file} is not an evaluation as `lightning-gen evaluate` writes it") from error
     home = file.parent.parent if file.parent.name == "evaluation" else None
-    speed = (
-        [value for _, value in read_metrics(home / "metrics.csv").get("throughput/images_per_s", [])] if home else []
-    )
     found = {
         "name": home.name if home else settings.get("run") or file.stem,
         "recipe": settings.get("recipe_digest") or str(file),  # of an older file: nothing is known to be its like
         "seed": settings.get("training_seed"),
-        "images_per_s": statistics.median(speed) if speed else math.nan,
-        "baselines": content.get("baselines") or {},
+        "images_per_s": _speed(home) if home else math.nan,
+        "baselines": beside,
     }
     return Record(file=file, metrics=metrics, settings=settings, **{**found, **given})
+
+
+def _measured(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """The numbers, NaN for null, and the settings; raises as Python does where they are neither."""
+    numbers = {key: math.nan if value is None else float(value) for key, value in content["metrics"].items()}
+    return numbers, {**content["settings"]}
+
+
+def _speed(run: Path) -> float:
+    """Median training speed in images/s; NaN where it is not known."""
+    try:
+        speeds = [value for _, value in read_metrics(run / "metrics.csv").get("throughput/images_per_s", [])]
+    except (ValueError, KeyError, csv.Error) as error:
+        raise UserError(f"{run / 'metrics.csv'} is damaged: mend it, or move it away") from error
+    return statistics.median(speeds) if speeds else math.nan
 
 
 @dataclass(frozen=True)
@@ -99,7 +130,7 @@ class Found:
 
     Attributes:
         records: by their files' order.
-        baselines: measured beside them, as often as they were.
+        baselines: measured beside them or given, as often as they were.
         notes: what was left out, as sentences.
     """
 
@@ -119,7 +150,6 @@ def find_records(paths: Iterable[str | os.PathLike[str]], name: str | None = Non
         UserError: a path is none of these, or a run has not been evaluated; says what makes the file.
     """
     files: set[Path] = set()
-    fixed: set[Path] = set()
     notes = []
     for path in dict.fromkeys(Path(path).resolve() for path in paths):
         if path.is_file():
@@ -127,16 +157,27 @@ def find_records(paths: Iterable[str | os.PathLike[str]], name: str | None = Non
         elif (path / "cells").is_dir():
             done, waiting = _runs_of(path, name or BENCHMARK)
             files.update(done)
-            fixed.update((path / "baselines").glob("*.json"))
             if waiting:
                 notes.append(f"Left out, for they have no evaluation {name or BENCHMARK!r}: {', '.join(waiting)}.")
         elif path.is_dir():
             files.add(_evaluation(path, name or RUN))
         else:
             raise UserError(f"there is no run, evaluation file or benchmark at {path}")
-    records = [read_record(file) for file in sorted(files)]
-    beside = [read_record(file, name=file.stem) for file in sorted(fixed)]
-    return Found(records, beside + [part for record in records for part in measured_beside(record)], notes)
+    read = [read_record(file) for file in sorted(files)]
+    records = [record for record in read if not record.settings.get("source")]
+    if not records:
+        raise UserError(f"{' and '.join(record.name for record in read)}: rows of data without a model are no runs")
+    beside = sorted({file for record in records for file in _baselines_of(record)})
+    fixed = [read_record(file, name=file.stem) for file in beside]
+    fixed += [record for record in read if record.settings.get("source") and record.file not in beside]
+    return Found(records, fixed + [part for record in records for part in measured_beside(record)], notes)
+
+
+def _baselines_of(record: Record) -> Iterable[Path]:
+    """The files of its benchmark's baselines, where its run is a benchmark's."""
+    if record.home is None or record.home.parent.name != "cells":
+        return []
+    return (record.home.parent.parent / "baselines").glob("*.json")
 
 
 def _runs_of(benchmark: Path, name: str) -> tuple[list[Path], list[str]]:
@@ -153,6 +194,9 @@ def _evaluation(run: Path, name: str) -> Path:
     file = run / "evaluation" / f"{name}.json"
     if file.is_file():
         return file
+    if not any((run / part).exists() for part in ("config.yaml", "checkpoints", "evaluation")):
+        meant = f", did you mean {run.parent}?" if run.name in ("evaluation", "cells", "baselines") else ""
+        raise UserError(f"{run} is neither a run nor a benchmark{meant}")
     others = sorted(other.stem for other in (run / "evaluation").glob("*.json"))
     has = f"; it has {', '.join(others)} (--name {others[0]})" if others else ""
     option = "" if name == RUN else f" --name {name}"
@@ -161,18 +205,22 @@ def _evaluation(run: Path, name: str) -> Path:
 
 def measured_beside(record: Record) -> list[Record]:
     """The floor and the ceiling in a record, as records of their own: what they share with it is the data and the features."""
-    shared = {key: record.settings.get(key) for key in _OF_DATA}
+    shared = {key: record.settings.get(key) for key in DATA_SETTINGS}
     return [
         Record(name, record.file, part.get("metrics") or {}, {**shared, **(part.get("settings") or {})}, recipe=name)
         for name, part in record.baselines.items()
     ]
 
 
-def distinct(baselines: Iterable[Record]) -> list[Record]:
-    """Each baseline once: those of one name, source and number of samples are one. The floor first, the ceiling last."""
-    kept: dict[tuple[Any, ...], Record] = {}
-    for baseline in baselines:
-        how = (baseline.settings.get(key) for key in ("source", "num_samples", *_OF_DATA))
-        kept.setdefault((baseline.name, *how), baseline)
-    place = {FLOOR: -1, CEILING: 1}
-    return sorted(kept.values(), key=lambda baseline: place.get(baseline.name, 0))
+def told_apart(records: Sequence[Record]) -> list[str]:
+    """The records' names, the shortest way in which all differ: the run's, with the evaluation's, with the folder's."""
+    names = [record.name for record in records]
+    if len(set(names)) < len(names):
+        names = [f"{record.name}:{record.file.stem}" for record in records]
+    if len(set(names)) < len(names):
+        places = [record.home or record.file.with_suffix("") for record in records]
+        root = os.path.commonpath([place.parent for place in places])
+        names = [os.path.relpath(place, root) for place in places]
+    if len(set(names)) < len(names):
+        names = [f"{name}:{record.file.stem}" for name, record in zip(names, records)]
+    return names

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_gen.comparison.metrics import LIKELIHOOD, METRICS, SAMPLES
-from lightning_gen.comparison.records import Record
+from lightning_gen.comparison.records import Record, told_apart
 from lightning_gen.errors import UserError
 from lightning_gen.run_directory import flatten
 
@@ -85,7 +85,8 @@ def _first_difference(of: str, records: Sequence[Record], keys: Iterable[str]) -
             a, b = records[0].settings.get(key), record.settings.get(key)
             if a != b:
                 leaf, a, b = _leaf(key, a, b)
-                return Disagreement(of, leaf, (records[0].name, a), (record.name, b))
+                first, second = told_apart([records[0], record])
+                return Disagreement(of, leaf, (first, a), (second, b))
     return None
 
 
@@ -134,15 +135,17 @@ def _short(key: str) -> str:
 def code_notes(records: Sequence[Record]) -> list[str]:
     """A sentence for each version of the code in which the records differ."""
     notes = []
+    names = told_apart(records)
     for key in CODE:
         runs: dict[str, list[str]] = {}
-        for record in records:
-            runs.setdefault(brief(record.settings.get(key)), []).append(record.name)
+        for record, name in zip(records, names):
+            runs.setdefault(brief(record.settings.get(key)), []).append(name)
         if len(runs) > 1:
-            told = "; ".join(f"{value} in {_some(sorted(set(names)))}" for value, names in sorted(runs.items()))
+            told = "; ".join(f"{value} in {some(sorted(those))}" for value, those in sorted(runs.items()))
             notes.append(f"Measured by different code: {key} is {told}.")
     return notes
 
 
-def _some(names: Sequence[str], most: int = 3) -> str:
+def some(names: Sequence[str], most: int = 3) -> str:
+    """ "a, b, c and 5 more"."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

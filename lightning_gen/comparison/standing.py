@@ -1,16 +1,17 @@
-"""Who stands where: models in order, with their ranks, ties and differences to a baseline. No text, no files."""
+"""Who stands where: models in order, with the range of their ranks and differences to a baseline. No text, no files."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lightning_gen.comparison.metrics import BITS, FD, LIKELIHOOD, METRICS, NATS, Metric, ranking_metric
 from lightning_gen.comparison.models import Model, difference
 from lightning_gen.comparison.records import Record
 from lightning_gen.comparison.settings import Disagreement
-from lightning_gen.comparison.statistics import Estimate, ranks
+from lightning_gen.comparison.statistics import Estimate, RankRange, rank_ranges
 from lightning_gen.errors import UserError
 
 
@@ -20,16 +21,14 @@ class Row:
 
     Attributes:
         model: whose numbers these are.
-        rank: from 1; None where it has none.
-        tied: whether others share the rank.
+        rank: the places that the pairs leave it; None where it has none, or nothing to rank against.
         block: models of different kinds of likelihood stand in blocks of their own, counted from 0.
         baseline: the model that the differences are to; None where there is none.
         differences: {metric's key: this model - baseline}; without those that mean nothing.
     """
 
     model: Model
-    rank: int | None
-    tied: bool
+    rank: RankRange | None
     block: int
     baseline: Model | None
     differences: dict[str, Estimate] = field(default_factory=dict)
@@ -49,6 +48,7 @@ class Standing:
         fixed: floor, closed forms and ceiling, which are not ranked.
         disagreements: why numbers do not compare, where the user wants to see them all the same.
         notes: sentences for below the table.
+        pairs: {what the interval of their difference is over: how many pairs of models the ranks are of}.
     """
 
     metric: Metric
@@ -56,6 +56,7 @@ class Standing:
     fixed: list[Record] = field(default_factory=list)
     disagreements: list[Disagreement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    pairs: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def models(self) -> list[Model]:
@@ -81,6 +82,11 @@ class Standing:
         there = [*self.records, *self.fixed]
         return [metric for metric in METRICS.values() if any(map(metric.measured, there))]
 
+    @property
+    def ranked(self) -> bool:
+        """Whether one of the rows has a rank."""
+        return any(row.rank is not None for row in self.rows)
+
     def header(self, metric: Metric) -> str:
         """The metric's title, with the name of the features that its records share."""
         record = next((record for record in self.records if metric.measured(record)), None)
@@ -102,13 +108,14 @@ def stand(
 ) -> Standing:
     """Puts models in order.
 
-    Rows are sorted by the mean over seeds, and share the rank of their group's leader where the interval of the paired
-    difference to it includes 0. Models without the ranking metric come last, without a rank; a likelihood ranks within
-    its kind. Where the ranking metric was measured differently nothing is ranked, and the rows stand by their names.
+    Rows are sorted by the mean over seeds. A rank is a range: behind the models that are better by the interval of the
+    paired difference, before those that are worse; the intervals that include 0 leave it open. Models without the ranking
+    metric come last, without a rank; a likelihood ranks within its kind. Where the ranking metric was measured
+    differently nothing is ranked, and the rows stand by their names.
 
     Args:
         models: to compare.
-        rank_by: a key of `METRICS`; FD, bits/dim or nats by default.
+        rank_by: a key of a metric; FD, bits/dim or nats by default.
         baseline: a model's name, or one of its runs' name or path; the first of each block by default.
         fixed: rows that are not ranked.
         disagreements: in how they were measured.
@@ -122,15 +129,22 @@ def stand(
     compared = [shown for shown in _shown(metric, models) if _comparable(shown, disagreements)]
     rankable = _comparable(metric, disagreements)
     rows: list[Row] = []
+    pairs: Counter[str] = Counter()
+
+    def verdict(one: Model, other: Model) -> int:
+        found = difference(one, other, metric)
+        pairs[found.over] += 1
+        return -found.sign() if metric.lower_is_better else found.sign()
+
     for number, block in enumerate(_blocks(models, metric) if rankable else [sorted(models, key=_by_name)]):
         ranked = [model for model in block if rankable and not math.isnan(model.mean(metric))]
-        places = ranks(ranked, lambda model, leader: difference(model, leader, metric).holds_zero())
+        places = rank_ranges(ranked, verdict) if len(ranked) > 1 else []
         reference = named or (ranked[0] if ranked else None)
         for place, model in enumerate(block):
             rank = places[place] if place < len(places) else None  # those without a number are the last of a block
             differences = _differences(model, reference, compared)
-            rows.append(Row(model, rank, places.count(rank) > 1, number, reference, differences))
-    return Standing(metric, rows, list(fixed), list(disagreements), list(notes))
+            rows.append(Row(model, rank, number, reference, differences))
+    return Standing(metric, rows, list(fixed), list(disagreements), list(notes), pairs)
 
 
 def _by_name(model: Model) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_gen.comparison.explanation import explanation
+from lightning_gen.comparison.explanation import SPEED, explanation
 from lightning_gen.comparison.metrics import BITS, FD, FD_INF, LIKELIHOOD, Metric
 from lightning_gen.comparison.models import Model
 from lightning_gen.comparison.records import Record
@@ -24,21 +25,23 @@ class Column:
     """One column that people read: its header, and its text in a model's row and in a baseline's.
 
     Attributes:
-        number: set to the right.
-        dispensable: left out of a terminal that is too narrow for all.
+        number: set to the right, and never broken.
+        dispensable: of a terminal that is too narrow for all, the lower is left out the sooner; 0 never.
     """
 
     header: str
     of_row: Callable[[Row], str]
     of_fixed: Callable[[Record], str] = lambda record: ""
     number: bool = True
-    dispensable: bool = False
+    dispensable: int = 0
 
 
 def columns(standing: Standing) -> list[Column]:
     """Rank, what tells the models apart, what was measured with its difference to the baseline, and of how many."""
     first, *others = standing.labels
-    table = [Column("rank", lambda row: _rank(row, standing))]
+    table = []
+    if standing.ranked or not standing.comparable(standing.metric):
+        table.append(Column("rank", lambda row: _rank(row, standing)))
     table.append(Column(first, lambda row: row.model.labels.get(first, ""), lambda record: record.name, number=False))
     table += [Column(label, lambda row, label=label: row.model.labels.get(label, ""), number=False) for label in others]
     for metric in standing.shown:
@@ -46,11 +49,11 @@ def columns(standing: Standing) -> list[Column]:
         if metric is FD and FD_INF in standing.measured:
             table.append(_mean(FD_INF))
     if any(not math.isnan(model.images_per_s()) for model in standing.models):
-        table.append(Column("images/s", lambda row: _number(row.model.images_per_s(), 0), dispensable=True))
+        table.append(Column(SPEED, lambda row: _number(row.model.images_per_s(), 0), dispensable=1))
     if len({model.seeds for model in standing.models}) > 1:
         table.append(Column("seeds", lambda row: str(row.model.seeds)))
     if any(record.settings.get("num_samples") for record in standing.records):
-        table.append(Column("N", lambda row: _samples(row.model.records[0]), _samples))
+        table.append(Column("N", lambda row: _samples(row.model.records[0]), _samples, dispensable=3))
     return table
 
 
@@ -75,7 +78,8 @@ def _of_metric(metric: Metric, standing: Standing) -> list[Column]:
 
     found = [Column(f"{standing.header(metric)}{kind}{marked}", of_row, of_fixed)]
     if any(metric.key in row.differences for row in standing.rows):
-        found.append(Column(f"Δ {metric.title}", lambda row: _difference(row, metric)))
+        spare = 0 if metric is standing.metric else 4
+        found.append(Column(f"Δ {metric.title}", lambda row: _difference(row, metric), dispensable=spare))
     return found
 
 
@@ -84,14 +88,14 @@ def _mean(metric: Metric) -> Column:
         metric.title,
         lambda row: _number(row.model.mean(metric), metric.digits),
         lambda record: _number(metric.value(record), metric.digits),
-        dispensable=True,
+        dispensable=2,
     )
 
 
 def _rank(row: Row, standing: Standing) -> str:
     if not standing.comparable(standing.metric):
         return INCOMPARABLE
-    return "" if row.rank is None else f"{row.rank}{'=' if row.tied else ''}"
+    return "" if row.rank is None else str(row.rank)
 
 
 def _number(value: float, digits: int) -> str:
@@ -123,7 +127,7 @@ def markdown(standing: Standing, title: str) -> str:
     text.append("|" + "|".join(" ---: " if column.number else " --- " for column in table) + "|")
     text += [_line(column.of_row(row) for column in table) for row in standing.rows]
     text += [_line(column.of_fixed(record) for column in table) for record in standing.fixed]
-    for paragraph in explanation(standing):
+    for paragraph in explanation(standing, [column.header for column in table]):
         text += ["", paragraph]
     return "\n".join(text) + "\n"
 
@@ -133,24 +137,28 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def print_table(standing: Standing, title: str) -> None:
-    """The table on the terminal, 120 wide where it is none, with the explanation below."""
+    """The table on the terminal, with the explanation below: $COLUMNS wide, or 120, where it is none."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.text import Text
 
     metric = standing.metric
-    how = f"ranked by {standing.header(metric)}, {'lower' if metric.lower_is_better else 'higher'} is better"
-    title = f"{title}: {how if standing.comparable(metric) else f'{INCOMPARABLE}, not ranked'}"
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    if not standing.comparable(metric):
+        title = f"{title}: {INCOMPARABLE}, not ranked"
+    elif standing.ranked:
+        title = (
+            f"{title}: ranked by {standing.header(metric)}, {'lower' if metric.lower_is_better else 'higher'} is better"
+        )
+    console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120, highlight=False)
     shown = columns(standing)
     unbounded = console.options.update(max_width=10_000)
     while Measurement.get(console, unbounded, _drawn(standing, title, shown)).maximum > console.width:
-        spare = next((column for column in shown if column.dispensable), None)
-        if spare is None:
+        spare = [column for column in shown if column.dispensable]
+        if not spare:
             break
-        shown.remove(spare)
+        shown.remove(min(spare, key=lambda column: column.dispensable))
     console.print(_drawn(standing, title, shown))
-    for paragraph in explanation(standing):
+    for paragraph in explanation(standing, [column.header for column in shown]):
         console.print(Text(paragraph), style="dim")
 
 
@@ -162,7 +170,8 @@ def _drawn(standing: Standing, title: str, shown: list[Column]) -> Any:
 
     drawn = Table(title=Text(title), box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
     for column in shown:
-        drawn.add_column(Text(column.header), justify="right" if column.number else "left")
+        way: dict[str, Any] = {"justify": "right", "no_wrap": True} if column.number else {"overflow": "fold"}
+        drawn.add_column(Text(column.header), **way)
     for row, following in zip(standing.rows, [*standing.rows[1:], None]):
         ends = following is None or following.block != row.block
         drawn.add_row(*(Text(column.of_row(row)) for column in shown), end_section=ends)
@@ -198,7 +207,8 @@ def rows_csv(standing: Standing) -> tuple[list[str], list[list[Any]]]:
     for metric in (FD, BITS):
         add(metric.key, lambda row, m=metric: row.model.mean(m), metric.value)
     add("images_per_s", lambda row: row.model.images_per_s())
-    add("rank", lambda row: row.rank)
+    for place in ("low", "high"):
+        add(f"rank_{place}", lambda row, place=place: getattr(row.rank, place, None))
     add("seeds", lambda row: row.model.seeds)
     for metric in (FD, BITS):
         add(f"{metric.key}_sd", lambda row, m=metric: row.model.summary(m)[1])

@@ -1,5 +1,6 @@
 """The plan of a benchmark: all combinations, overrides in order, and clear refusals."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,38 @@ def test_what_the_axes_change_may_differ(tmp_path, key, across):
     assert plan.across() == across
 
 
+def test_a_plan_names_baseline_and_metric(tmp_path):
+    plan = Plan.read(plan_file(tmp_path, baseline="b-q", rank_by="elbo_nats"))
+    assert (plan.baseline, plan.rank_by) == ("b-q", "elbo_nats")
+    plan = Plan.read(plan_file(tmp_path))
+    assert (plan.baseline, plan.rank_by) == (None, None)
+
+
+def test_the_shipped_plans_can_be_read():
+    folder = Path(__file__).resolve().parents[2] / "configs" / "benchmark"
+    plans = {file.stem: Plan.read(file) for file in folder.glob("*.yaml")}
+    assert plans["digits"].baseline == "linear_beta-noise"
+
+
+def test_a_training_from_before_there_were_seeds_is_one_of_seed_0(tmp_path):
+    """Its files say nothing of a seed; that of another seed, or of another config, is another."""
+    jobs = jobs_of(Plan.read(plan_file(tmp_path, seeds=[0, 1])), tmp_path)
+    for name, same in (("a-p", True), ("a-p-seed1", False), ("b-p", False)):
+        job, old = jobs[name], jobs["a-p"]
+        arguments = [argument for argument in old.fit[2:] if not argument.startswith("--seed_everything")]
+        training = json.dumps([arguments, old.recipe], sort_keys=True)
+        job.result.parent.mkdir(parents=True)
+        (job.run / "training.job").write_text(training)
+        job.result.write_text("{}")
+        job.result.with_suffix(".job").write_text(json.dumps([training, old.protocol], sort_keys=True))
+        assert job.begun_otherwise() != same and job.done() == same
+        if same:
+            job.result.with_suffix(".job").write_text(json.dumps([training, {"num_samples": 3}]))
+            assert not job.done()
+            job.result.with_suffix(".job").write_text("damaged")
+            assert not job.done()
+
+
 def test_the_name_is_the_files_by_default(tmp_path):
     assert Plan.read(plan_file(tmp_path)).name == "plan"
 
@@ -100,6 +133,11 @@ def test_recipe_changes_with_the_files_it_names(tmp_path):
         ({"seeds": 3}, "seeds"),
         ({"axes": {"schedule": ["a", "b"]}}, "schedule"),
         ({"axes": {"schedule": {"a/b": {}}}}, "a/b"),
+        ({"overrides": {"seed_everything": 3}}, "seed_everything.*`seeds`"),
+        ({"axes": {"seed": {"a": {"seed_everything": 3}, "b": {}}}}, "seed_everything.*`seeds`"),
+        ({"baseline": "a-r"}, "baseline 'a-r' is no cell.*a-p, a-q"),
+        ({"baseline": ["a-p"]}, "baseline"),
+        ({"rank_by": "beauty"}, "rank_by beauty"),
     ],
 )
 def test_bad_plans_are_refused(tmp_path, changes, said):

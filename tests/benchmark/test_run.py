@@ -13,7 +13,6 @@ from lightning_gen.benchmark.grid import Plan
 from lightning_gen.benchmark.run import jobs_of
 from lightning_gen.benchmark.table import collect
 from lightning_gen.comparison.metrics import FD
-from lightning_gen.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = {
@@ -70,7 +69,7 @@ def test_it_makes_what_it_says(made):
     for name in (*tables, *maps, "compare.png", "curves.png", "samples.png"):
         assert (out / name).stat().st_size > 100, name
     table = rows(out)
-    assert list(table[0])[:6] == ["schedule", "target", "fd", "bits_per_dim", "images_per_s", "rank"]
+    assert list(table[0])[:6] == ["schedule", "target", "fd", "bits_per_dim", "images_per_s", "rank_low"]
     assert {row["schedule"] for row in table} == {"cosine", "linear", "floor", "ceiling", "gaussian"}
     trained = [float(row["fd"]) for row in table[:2]]
     assert trained == sorted(trained)
@@ -118,9 +117,10 @@ def test_a_failed_cell_is_named_and_the_others_stand(made, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "1 of 3 runs failed (bad-v)" in error and error.count("\n") == 1
     assert {"cosine", "linear"} <= {row["schedule"] for row in rows(made[1])}
+    assert "failed or are not done: bad-v." in (made[1] / "table.md").read_text()
 
 
-def test_numbers_measured_differently_are_not_ranked(made):
+def test_numbers_measured_differently_are_not_ranked(made, capsys):
     config, out = made
     plan = Plan.read(config)
     jobs = jobs_of(plan, out)
@@ -130,8 +130,9 @@ def test_numbers_measured_differently_are_not_ranked(made):
     changed["settings"]["num_samples"] = 50
     file.write_text(json.dumps(changed))
     try:
-        with pytest.raises(UserError, match="num_samples is 50 in cosine-v and 100 in linear-v|num_samples is 100"):
-            collect(plan, out, jobs)
+        assert main(["benchmark", "--config", str(config), "--out", str(out)]) == 2
+        assert "num_samples is 50 in cosine-v and 100 in linear-v" in capsys.readouterr().err
+        assert "INCOMPARABLE" in (out / "table.md").read_text() and {row["rank_low"] for row in rows(out)} == {""}
     finally:
         file.write_text(content)
     assert math.isfinite(collect(plan, out, jobs).models[0].mean(FD))
@@ -141,15 +142,19 @@ def test_a_seed_can_be_added(made, capsys):
     """The runs of the first seed stay as they are; the table has means and what they were made of."""
     config, out = made
     stamps = {f: f.stat().st_mtime_ns for f in out.glob("cells/*/checkpoints/*")}
-    assert main(["benchmark", "--config", str(config), "--out", str(out), "--seeds", "2"]) == 0
+    more = ["--seeds", "2", "--baseline", "linear-v", "--rank_by", "kid"]
+    assert main(["benchmark", "--config", str(config), "--out", str(out), *more]) == 0
     assert "2 of 4 runs are done already" in capsys.readouterr().out
     assert stamps.items() <= {f: f.stat().st_mtime_ns for f in out.glob("cells/*/checkpoints/*")}.items()
+    assert {row["baseline"] for row in rows(out)[:2]} == {"linear-v"}
+    assert [float(row["kid"]) for row in rows(out)[:2]] == sorted(float(row["kid"]) for row in rows(out)[:2])
     for row in rows(out)[:2]:
         runs = [run for run in rows(out, "runs") if run["schedule"] == row["schedule"]]
         assert [run["seed"] for run in runs] == ["0", "1"] and runs[0]["fd"] != runs[1]["fd"]
         assert float(row["fd"]) == pytest.approx(sum(float(run["fd"]) for run in runs) / 2)
         assert row["seeds"] == "2" and float(row["fd_sd"]) > 0
-    assert float(rows(out)[1]["fd_difference_high"]) > float(rows(out)[1]["fd_difference"])
+    [other] = [row for row in rows(out)[:2] if row["schedule"] != "linear"]
+    assert float(other["fd_difference_high"]) > float(other["fd_difference"])
 
 
 def test_its_runs_can_be_compared(made, tmp_path):
@@ -168,3 +173,16 @@ def test_cells_of_another_config_are_named_before_anything_runs(made, tmp_path, 
     assert main(["benchmark", "--config", str(write(tmp_path, other)), "--out", str(out)]) == 2
     assert "begun under another config" in capsys.readouterr().err
     assert (out / "benchmark.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--seeds=-1"], "--seeds"),
+        (["--baseline", "x"], "baseline 'x'"),
+    ],
+)
+def test_bad_flags_are_named_before_anything_runs(tmp_path, capsys, flags, said):
+    assert main(["benchmark", "--config", str(write(tmp_path, PLAN)), "--out", str(tmp_path / "out"), *flags]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "out").exists()

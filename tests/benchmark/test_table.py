@@ -10,6 +10,7 @@ import pytest
 from lightning_gen.benchmark.grid import Cell, Run
 from lightning_gen.benchmark.table import collect
 from lightning_gen.comparison.metrics import BITS
+from lightning_gen.comparison.statistics import RankRange
 from lightning_gen.comparison.table import markdown, write_tables
 from lightning_gen.errors import UserError
 
@@ -34,7 +35,7 @@ SETTINGS = {
 def plan(tmp_path):
     """plan({cell: [bits/dim of seed 0, of seed 1, ...]}, across=[]): a benchmark whose runs have been measured."""
 
-    def function(bits, across=(), **settings):
+    def function(bits, across=(), baseline=None, rank_by=None, **settings):
         runs = [Run(Cell(name, {"axis": name}, {}), seed) for name in bits for seed in range(len(bits[name]))]
         jobs = {}
         for run in runs:
@@ -45,7 +46,14 @@ def plan(tmp_path):
             file.write_text(json.dumps({"metrics": metrics, "settings": how}))
             jobs[run.name] = SimpleNamespace(run=file.parent.parent, result=file)
         return SimpleNamespace(
-            name="bare", axes={"axis": {}}, baselines={}, runs=lambda: runs, across=lambda: list(across), jobs=jobs
+            name="bare",
+            axes={"axis": {}},
+            baselines={},
+            baseline=baseline,
+            rank_by=rank_by,
+            runs=lambda: runs,
+            across=lambda: list(across),
+            jobs=jobs,
         )
 
     return function
@@ -54,7 +62,11 @@ def plan(tmp_path):
 def test_bits_per_dim_rank_and_fd_is_empty(plan, tmp_path):
     made = plan({"one": [2.5], "two": [math.nan], "three": [1.5]})
     standing = collect(made, tmp_path, made.jobs)
-    assert [(row.model.name, row.rank) for row in standing.rows] == [("three", 1), ("one", 2), ("two", None)]
+    assert [(row.model.name, row.rank) for row in standing.rows] == [
+        ("three", RankRange(1, 1)),
+        ("one", RankRange(2, 2)),
+        ("two", None),
+    ]
     write_tables(standing, "bare", tmp_path)
     with open(tmp_path / "table.csv") as file:
         table = list(csv.DictReader(file))
@@ -77,8 +89,39 @@ def test_a_cell_is_the_mean_of_the_seeds_that_are_done(plan, tmp_path):
 
 def test_only_what_the_axes_change_may_differ(plan, tmp_path):
     bits, settings = {"one": [2.0], "two": [1.0]}, {"two": {"estimator": {"class_path": "Other"}}}
-    with pytest.raises(UserError, match="estimator is none in one and Other in two"):
-        made = plan(bits, **settings)
-        collect(made, tmp_path, made.jobs)
+    made = plan(bits, **settings)
+    standing = collect(made, tmp_path, made.jobs)
+    assert str(standing.disagreements[0]) == "estimator is none in one and Other in two" and not standing.ranked
+    assert "INCOMPARABLE" in markdown(standing, "bare")
     made = plan(bits, across=["estimator"], **settings)
-    assert len(collect(made, tmp_path, made.jobs).rows) == 2
+    standing = collect(made, tmp_path, made.jobs)
+    assert len(standing.rows) == 2 and standing.ranked and not standing.disagreements
+
+
+def test_the_plan_names_baseline_and_metric(plan, tmp_path):
+    bits = {"one": [2.0], "two": [1.0], "three": [3.0]}
+    made = plan(bits)
+    assert {row.baseline.name for row in collect(made, tmp_path, made.jobs).rows} == {"two"}
+    made = plan(bits, baseline="one", rank_by="bits_per_dim")
+    standing = collect(made, tmp_path, made.jobs)
+    assert {row.baseline.name for row in standing.rows} == {"one"} and standing.metric is BITS
+    del made.jobs["one"]
+    standing = collect(made, tmp_path, made.jobs)
+    assert {row.baseline.name for row in standing.rows} == {"two"}
+    assert any("baseline one" in note for note in standing.notes)
+    made = plan(bits, rank_by="kid")
+    with pytest.raises(UserError, match="--rank_by kid"):
+        collect(made, tmp_path, made.jobs)
+
+
+def test_missing_runs_other_code_and_unfit_baselines_are_said(plan, tmp_path):
+    made = plan({"one": [2.0, 3.0], "two": [1.0, 2.0]}, **{"two": {"commit": "x"}})
+    del made.jobs["one-seed1"]
+    (tmp_path / "baselines").mkdir()
+    for name, reference in (("floor", "test"), ("ceiling", "val")):
+        content = {"metrics": {"bits_per_dim": 1.0}, "settings": {**SETTINGS, "reference": reference}}
+        (tmp_path / "baselines" / f"{name}.json").write_text(json.dumps(content))
+    standing = collect(made, tmp_path, made.jobs)
+    assert [record.name for record in standing.fixed] == ["floor"]
+    text = markdown(standing, "bare")
+    assert "failed or are not done: one-seed1." in text and "commit is" in text and "Left out: ceiling" in text

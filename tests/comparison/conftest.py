@@ -34,12 +34,25 @@ CEILING = {"metrics": {"fd": 100.0}, "settings": {"num_samples": 600, "source": 
 
 @pytest.fixture
 def evaluated(tmp_path):
-    """evaluated(run, fd=..., bits=..., seed=0, recipe=run, per_example=None, name="default", **settings): a run's path.
+    """evaluated(run, fd=..., bits=..., metrics={}, speeds=(), seed=0, recipe=run, per_example=None, name="default",
+    **settings): a run's path.
 
     `per_example` is the bits/dim of each example; `bits` is their mean unless given.
     """
 
-    def function(run, *, fd=None, bits=None, seed=0, recipe=None, per_example=None, name="default", **settings):
+    def function(
+        run,
+        *,
+        fd=None,
+        bits=None,
+        seed=0,
+        recipe=None,
+        per_example=None,
+        name="default",
+        metrics=None,
+        speeds=(),
+        **settings,
+    ):
         folder = tmp_path / "runs" / run / "evaluation"
         folder.mkdir(parents=True, exist_ok=True)
         if per_example is not None:
@@ -47,12 +60,15 @@ def evaluated(tmp_path):
             with open(folder / f"{name}.csv", "w", newline="") as file:
                 csv.writer(file).writerows([["index", "log_prob_nats"], *enumerate(nats)])
             bits = sum(per_example) / len(per_example) if bits is None else bits
-        metrics = {} if fd is None else {"fd": fd}
+        metrics = {**(metrics or {}), **({} if fd is None else {"fd": fd})}
         if bits is not None:
             metrics |= {"bits_per_dim": bits, "bits_per_dim_se": 0.1, "elbo_nats": -bits * 64 * math.log(2)}
         how = {**SETTINGS, "training_seed": seed, "recipe_digest": recipe or run, **settings}
         content = {"metrics": metrics, "settings": how, "baselines": {"floor": FLOOR, "ceiling": CEILING}}
         (folder / f"{name}.json").write_text(json.dumps(content))
+        if speeds:
+            rows = "".join(f"{step},{speed}\n" for step, speed in enumerate(speeds))
+            (folder.parent / "metrics.csv").write_text(f"step,throughput/images_per_s\n{rows}")
         return folder.parent
 
     return function

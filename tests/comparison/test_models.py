@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 
 from lightning_gen.comparison.metrics import BITS, FD, NATS
-from lightning_gen.comparison.models import difference, grouped
+from lightning_gen.comparison.models import difference, grouped, steps
 from lightning_gen.comparison.records import find_records
 from lightning_gen.errors import UserError
 
@@ -53,7 +53,7 @@ def test_names_tell_models_apart(evaluated):
     assert names(("v", 0, "x"), ("v-seed1", 1, "x"), ("v-seed2", 2, "x")) == ["v"]
     assert names(("one", 0, "x"), ("two", 1, "x")) == ["one+two"]
     assert names(("d-1", 0, "x"), ("d-2", 1, "x"), ("d-3", 0, "y"), ("d-4", 1, "y")) == ["d-1+d-2", "d-3+d-4"]
-    assert names(("p/same", 0, "x"), ("q/same", 0, "y")) == ["p/same/evaluation/default", "q/same/evaluation/default"]
+    assert names(("p/same", 0, "x"), ("q/same", 0, "y")) == ["p/same", "q/same"]
 
 
 def test_the_difference_is_paired_by_seed(seeds):
@@ -66,6 +66,25 @@ def test_the_difference_is_paired_by_seed(seeds):
     assert estimate.over == "seeds" and estimate.count == 3
     back = difference(found["b"], found["a"], FD)
     assert (back.mean, back.half) == pytest.approx((-estimate.mean, estimate.half))
+
+
+def test_without_common_seeds_the_interval_is_unpaired(evaluated):
+    a, b = {0: 5.0, 1: 9.0, 2: 7.0}, {2: 5.5, 3: 6.4, 4: 5.7}
+    runs = [evaluated(f"{m}-{s}", fd=fd, seed=s, recipe=m) for m, of in (("a", a), ("b", b)) for s, fd in of.items()]
+    found, _ = models(*runs)
+    estimate = difference(found["a"], found["b"], FD)
+    expected = scipy.stats.ttest_ind([*a.values()], [*b.values()], equal_var=False).confidence_interval(0.95)
+    assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
+    assert estimate.over == "seeds, unpaired"
+
+
+def test_one_recipe_at_several_steps_is_told_apart(evaluated):
+    early = [evaluated(f"early-{s}", fd=2.0, seed=s, recipe="x", step=500) for s in (0, 1)]
+    late = [evaluated(f"late-{s}", fd=1.0, seed=s, recipe="x", step=900) for s in (0, 1)]
+    found, _ = models(*early, *late, evaluated("y", fd=1.0, step=700))
+    assert steps(list(found.values())) == {"step": ["500", "900", "700"]}
+    found, _ = models(*early, evaluated("y", fd=1.0, step=700))  # recipes may differ in that
+    assert steps(list(found.values())) == {}
 
 
 def test_one_seed_of_a_distance_has_no_interval(evaluated):

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 
-from lightning_gen.comparison.records import distinct, find_records, read_record
+from lightning_gen.comparison.baselines import distinct
+from lightning_gen.comparison.records import find_records, read_record, told_apart
 from lightning_gen.errors import UserError
 
 
@@ -41,15 +42,10 @@ def test_a_benchmark_means_all_its_runs(evaluated, tmp_path):
     found = find_records([tmp_path / "bench"])
     assert [record.name for record in found.records] == ["a", "b"]
     assert len(found.notes) == 1 and "cut" in found.notes[0]
+    # one of its runs by itself has the benchmark's baselines too
+    [alone] = [find_records([tmp_path / "bench" / "cells" / "a"], "benchmark")]
+    assert [r.name for r in alone.records] == ["a"] and "memorised" in [r.name for r in alone.baselines]
     assert [record.name for record in distinct(found.baselines)] == ["floor", "memorised", "ceiling"]
-
-
-def test_baselines_of_other_sizes_are_others(evaluated):
-    a, b = evaluated("a", fd=1.0), evaluated("b", fd=2.0)
-    content = json.loads((b / "evaluation" / "default.json").read_text())
-    content["baselines"]["floor"]["settings"]["num_samples"] = 50
-    (b / "evaluation" / "default.json").write_text(json.dumps(content))
-    assert [r.name for r in distinct(find_records([a, b]).baselines)] == ["floor", "floor", "ceiling"]
 
 
 def test_an_older_file_is_read_and_nothing_is_its_like(tmp_path):
@@ -60,7 +56,19 @@ def test_an_older_file_is_read_and_nothing_is_its_like(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"metrics": [], "settings": {}}', '{"metrics": {"fd": "x"}, "settings": {}}']
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"metrics": [], "settings": {}}',
+        '{"metrics": {"fd": "x"}, "settings": {}}',
+        '{"metrics": {}, "settings": []}',
+        '{"metrics": {}, "settings": null}',
+        '{"metrics": {}, "settings": {}, "baselines": [1]}',
+        '{"metrics": {}, "settings": {}, "baselines": {"floor": 1}}',
+        '{"metrics": {}, "settings": {}, "baselines": {"floor": {"metrics": {"fd": "x"}, "settings": {}}}}',
+    ],
 )
 def test_other_files_are_refused(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
@@ -80,6 +88,67 @@ def test_what_is_missing_is_said_with_what_makes_it(evaluated, tmp_path):
     (tmp_path / "empty" / "cells").mkdir(parents=True)
     with pytest.raises(UserError, match="without a run"):
         find_records([tmp_path / "empty"])
+
+
+def test_the_name_is_of_the_evaluation_in_a_benchmark_too(evaluated, tmp_path):
+    for name, fd in (("benchmark", 1.0), ("small", 2.0)):
+        shutil.copytree(evaluated("a", fd=fd, name=name), tmp_path / "bench" / "cells" / "a", dirs_exist_ok=True)
+    (tmp_path / "bench" / "cells" / "b").mkdir()
+    for name, fd in ((None, 1.0), ("benchmark", 1.0), ("small", 2.0)):
+        found = find_records([tmp_path / "bench"], name)
+        assert [record.metrics["fd"] for record in found.records] == [fd] and "b" in found.notes[0]
+
+
+def test_what_is_no_run_is_not_told_to_be_evaluated(evaluated, tmp_path):
+    run = evaluated("a", fd=1.0)
+    (tmp_path / "bench" / "cells").mkdir(parents=True)
+    for path, meant in ((run / "evaluation", run), (tmp_path / "bench" / "cells", tmp_path / "bench")):
+        with pytest.raises(UserError, match=f"neither a run nor a benchmark, did you mean {meant}\\?$"):
+            find_records([path])
+    with pytest.raises(UserError, match="neither a run nor a benchmark$"):
+        find_records([tmp_path])
+
+
+def test_data_are_rows_beside_models_and_no_models(evaluated, tmp_path):
+    floor = tmp_path / "floor.json"
+    floor.write_text(json.dumps({"metrics": {"fd": 0.5}, "settings": {"source": "real data", "num_samples": 9}}))
+    found = find_records([floor, evaluated("a", fd=1.0)])
+    assert [r.name for r in found.records] == ["a"] and found.baselines[0].metrics == {"fd": 0.5}
+    with pytest.raises(UserError, match="floor: rows of data without a model"):
+        find_records([floor])
+
+
+def test_an_unknown_number_of_the_floor_is_nan(evaluated):
+    run = evaluated("a", fd=1.0)
+    file = run / "evaluation" / "default.json"
+    content = json.loads(file.read_text())
+    content["baselines"]["floor"]["metrics"]["fd"] = None
+    file.write_text(json.dumps(content))
+    assert math.isnan(find_records([run]).baselines[0].metrics["fd"])
+
+
+def test_names_tell_records_apart_in_the_shortest_way(evaluated):
+    def names(*files):
+        return told_apart([read_record(run / "evaluation" / f"{name}.json") for run, name in files])
+
+    a, b = evaluated("a", fd=1.0), evaluated("b", fd=1.0)
+    evaluated("a", fd=1.0, name="quick")
+    p, q = evaluated("p/same", fd=1.0), evaluated("q/same", fd=1.0)
+    evaluated("p/same", fd=1.0, name="quick")
+    assert names((a, "default"), (b, "default")) == ["a", "b"]
+    assert names((a, "default"), (a, "quick")) == ["a:default", "a:quick"]
+    assert names((p, "default"), (q, "default")) == ["p/same", "q/same"]
+    assert names((p, "default"), (p, "quick"), (q, "default")) == ["p/same:default", "p/same:quick", "q/same:default"]
+
+
+def test_a_damaged_metrics_csv_is_named(evaluated):
+    run = evaluated("a", fd=1.0, speeds=[100.0])
+    (run / "metrics.csv").write_text("step,throughput/images_per_s\n1,x\n")
+    with pytest.raises(UserError, match="metrics.csv is damaged"):
+        find_records([run])
+    (run / "metrics.csv").write_text("throughput/images_per_s\n1\n")
+    with pytest.raises(UserError, match="metrics.csv is damaged"):
+        find_records([run])
 
 
 def test_a_damaged_csv_is_named(evaluated):

@@ -1,5 +1,7 @@
 """Numbers that were measured differently are found out, down to the leaf."""
 
+from pathlib import Path
+
 import pytest
 
 from lightning_gen.comparison.records import Record
@@ -19,7 +21,7 @@ HOW = {
 
 
 def record(name, metrics=("fd", "bits_per_dim"), **changes):
-    return Record(name, f"{name}.json", dict.fromkeys(metrics, 1.0), {**HOW, **changes}, name)
+    return Record(name, Path(f"{name}.json"), dict.fromkeys(metrics, 1.0), {**HOW, **changes}, name)
 
 
 def said(*records, across=()):
@@ -40,7 +42,9 @@ def test_the_likelihood_depends_on_it_within_a_kind(key):
     assert said(record("x", likelihood_kind="exact"), record("a"), record("b", **{key: 7}))
 
 
-@pytest.mark.parametrize("key", ["data", "levels", "reference", "reference_fingerprint", "seed", "device", "weights"])
+@pytest.mark.parametrize(
+    "key", ["data", "levels", "reference", "reference_count", "reference_fingerprint", "seed", "device", "weights"]
+)
 def test_both_depend_on_it(key):
     assert [of for of, _ in said(record("a"), record("b", **{key: "other"}))] == ["samples", "likelihood"]
     assert not said(record("a", ["fd"]), record("b", ["bits_per_dim"], **{key: "other"}))  # nothing is set side by side
@@ -79,6 +83,15 @@ def test_what_is_compared_on_purpose_may_differ_and_becomes_columns():
 def test_other_code_is_a_note():
     notes = code_notes([record("a", commit="x"), record("b", commit="y"), record("c", commit="y")])
     assert notes == ["Measured by different code: commit is x in a; y in b, c."]
+
+
+def test_two_evaluations_of_one_run_are_told_apart():
+    pair = [
+        Record("a", Path(f"/a/evaluation/{name}.json"), {"fd": 1.0}, {**HOW, "num_samples": num, "commit": name}, "a")
+        for name, num in (("default", 600), ("quick", 50))
+    ]
+    assert said(*pair) == [("samples", "num_samples is 600 in a:default and 50 in a:quick")]
+    assert code_notes(pair) == ["Measured by different code: commit is default in a:default; quick in a:quick."]
 
 
 def test_unknown_purposes_are_refused():

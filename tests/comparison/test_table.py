@@ -2,11 +2,12 @@
 
 import pytest
 
+from lightning_gen.comparison.baselines import distinct
 from lightning_gen.comparison.models import grouped, labelled
-from lightning_gen.comparison.records import distinct, find_records
+from lightning_gen.comparison.records import find_records
 from lightning_gen.comparison.settings import disagreements
 from lightning_gen.comparison.standing import stand
-from lightning_gen.comparison.table import columns, markdown, print_table
+from lightning_gen.comparison.table import columns, markdown, print_table, rows_csv
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_the_kind_is_always_said(standing, evaluated):
 
 def test_ranks_and_differences(standing, seeds):
     found = standing([*seeds("a", [1.0, 1.2]), *seeds("b", [1.1, 1.1]), *seeds("c", [7.0, 7.2])], baseline="c")
-    assert cells(found, "rank") == ["1=", "1=", "3", "", ""]
+    assert [cell.replace("\N{EN DASH}", "-") for cell in cells(found, "rank")] == ["1-2", "1-2", "3", "", ""]
     assert cells(found, "Δ FD") == ["-6.000 ± 0.000", "-6.000 ± 1.271", "baseline", "", ""]
 
 
@@ -68,14 +69,101 @@ def test_features_are_named_by_their_label(standing, evaluated, capsys):
     assert "FD[digits]" in capsys.readouterr().out  # rich would take [digits] for a style
 
 
-def test_a_narrow_terminal_loses_the_dispensable_first(standing, evaluated, capsys):
-    long = "m" * 75
-    run = evaluated(long, fd=2.0, bits=3.0)
-    (run / "metrics.csv").write_text("step,throughput/images_per_s\n1,100\n")
-    print_table(standing([run]), "x")
-    out = capsys.readouterr().out
-    assert long in out and "bits/dim (elbo)" in out.splitlines()[2] and "images/s" not in out.splitlines()[2]
-    assert "images/s |" in markdown(standing([run]), "x")
+def test_a_narrow_terminal_loses_the_dispensable_first(standing, evaluated, capsys, monkeypatch):
+    runs = [
+        evaluated(name, fd=2.0, bits=bits, metrics={"fd_inf": 1.0}, speeds=[100.0])
+        for name, bits in (("a", 3.0), ("m" * 30, 4.0))
+    ]
+    seen = {}
+    for width in (200, 120, 100, 90, 60):
+        monkeypatch.setenv("COLUMNS", str(width))
+        print_table(standing(runs), "x")
+        out = capsys.readouterr().out
+        assert max(map(len, out.splitlines())) <= width
+        headers = ("images/s", "FD∞", "N", "Δ bits/dim", "Δ FD", "bits/dim (elbo)")
+        line = next(line for line in out.splitlines() if "FD[digits]" in line and "model" in line)
+        seen[width] = [header for header in headers if f" {header} " in f"{line} "]
+        assert ("median training speed" in " ".join(out.split())) == ("images/s" in seen[width])
+        assert "3.000 ± 0.100" in out  # no number is broken
+    order = [len(columns) for columns in seen.values()]
+    assert order == sorted(order, reverse=True) and order[0] == 6 and order[-1] == 2
+    assert all(columns == list(seen[200])[-len(columns) :] for columns in seen.values())
+    assert "images/s |" in markdown(standing(runs), "x")
+
+
+def test_without_a_terminal_it_is_120_wide(standing, evaluated, capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table(standing([evaluated("a" * 200, fd=2.0)]), "x")
+    widths = [len(line) for line in capsys.readouterr().out.splitlines()]
+    assert 110 < max(widths) <= 120
+
+
+@pytest.fixture
+def csv_rows(standing, evaluated):
+    """{name of the row: {column: text}} of two models of two seeds each, floor and ceiling."""
+    numbers = {"a": [(2.0, 1.5, 3.0), (4.0, 2.5, 3.5)], "b": [(7.0, 7.0, 5.0), (12.0, 8.0, 5.0)]}
+    runs = [
+        evaluated(
+            f"{m}-{s}", fd=fd, bits=bits, metrics={"fd_inf": inf}, seed=s, recipe=m, speeds=[50, 100 * (s + 1), 900]
+        )
+        for m, of in numbers.items()
+        for s, (fd, inf, bits) in enumerate(of)
+    ]
+    header, lines = rows_csv(standing(runs))
+    return {line[0]: dict(zip(header, line)) for line in lines}
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (
+            "a",
+            {
+                "fd": 3.0,
+                "fd_sd": 2**0.5,
+                "fd_inf": 2.0,
+                "fd_inf_sd": 0.5**0.5,
+                "bits_per_dim": 3.25,
+                "images_per_s": 150.0,
+            }
+            | {"rank_low": 1, "rank_high": 2, "seeds": 2, "num_samples": 600, "baseline": "a", "fd_difference": ""},
+        ),
+        (
+            "b",
+            {
+                "fd": 9.5,
+                "fd_inf": 7.5,
+                "bits_per_dim": 5.0,
+                "rank_low": 1,
+                "rank_high": 2,
+                "fd_difference_over": "seeds",
+            }
+            | {"fd_difference": 6.5, "fd_difference_low": 6.5 - 19.0593, "fd_difference_high": 6.5 + 19.0593}
+            | {"bits_per_dim_difference": 1.75, "bits_per_dim_difference_low": 1.75 - 3.17655},
+        ),
+        ("floor", {"fd": 1.0, "num_samples": 600, "rank_low": "", "seeds": "", "baseline": "", "images_per_s": ""}),
+        ("ceiling", {"fd": 100.0, "num_samples": 600, "bits_per_dim": "", "fd_sd": ""}),
+    ],
+)
+def test_the_csv_holds_the_numbers(csv_rows, row, expected):
+    found = {key: csv_rows[row][key] for key in expected}
+    numbers = {key: value for key, value in expected.items() if isinstance(value, float)}
+    assert {key: found[key] for key in numbers} == pytest.approx(numbers, rel=1e-4)
+    assert {key: value for key, value in found.items() if key not in numbers} == {
+        key: value for key, value in expected.items() if key not in numbers
+    }
+
+
+def test_floor_and_ceiling_say_of_how_many_they_are(standing, evaluated):
+    found = standing([evaluated("a", fd=2.0), evaluated("b", fd=3.0)])
+    assert cells(found, "N") == ["600"] * 4
+
+
+@pytest.mark.parametrize(("rank_by", "direction"), [("fd", "lower"), ("recall", "higher")])
+def test_the_title_says_which_way_is_better(standing, evaluated, capsys, rank_by, direction):
+    runs = [evaluated(name, fd=fd, metrics={"recall": fd}) for name, fd in (("a", 0.2), ("b", 0.3))]
+    print_table(standing(runs, rank_by=rank_by), "x")
+    assert f"{direction} is better" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_bar_in_a_name_does_not_break_markdown(standing, evaluated):
