@@ -18,7 +18,7 @@ _VERBS = {
     "compare": (
         "lightning_gen.comparison.compare",
         "compare",
-        "rank evaluated runs: means over seeds, intervals, ties",
+        "rank evaluated runs: means over seeds, differences with intervals",
     ),
     "benchmark": ("lightning_gen.benchmark.run", "benchmark", "train, evaluate and rank a grid of models"),
     "extractor": ("lightning_gen.evaluation.train_extractor", "extractor", "train a shipped feature extractor again"),

@@ -34,7 +34,27 @@ def call(function: Callable[..., Any], prog: str, args: Sequence[str]) -> Any:
     for name in switches:
         parser.add_argument(f"--{name}", action="store_true", help=said.get(name))
     specs = [name for p in given for name in _specs(p.name, p.annotation)]
+    args = words_first(args, switches) if words else args
     return function(**parser.instantiate(parser.parse_args(gathered(args, specs))).as_dict())
+
+
+def words_first(args: Sequence[str], switches: Sequence[str]) -> list[str]:
+    """`a --name x b` as `a b --name x`: a parser takes the words that it was promised where it meets the first.
+
+    Args:
+        switches: options that take no value; all others take one.
+    """
+    words: list[str] = []
+    options: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        if not arg.startswith("-"):
+            words.append(arg)
+            continue
+        options.append(arg)
+        if arg.startswith("--") and "=" not in arg and arg[2:] not in (*switches, "help"):
+            options += [value for value in (next(rest, None),) if value is not None]
+    return [*words, *options]
 
 
 def gathered(args: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -45,12 +65,14 @@ def gathered(args: Sequence[str], names: Sequence[str]) -> list[str]:
     """
     others: list[str] = []
     found: dict[str, dict[str, Any]] = {}
-    words = iter(args)
-    for word in words:
+    words = list(args)
+    while words:
+        word = words.pop(0)
         option, equals, value = word.partition("=")
         option = option.removeprefix("--") if option.startswith("--") else ""
         name = next((name for name in names if option == name or option.startswith(f"{name}.")), None)
-        value = value if equals else next(words, None) if name else None
+        if name is not None and not equals:  # an option where its value should be is the parser's to refuse
+            value = words.pop(0) if words and not words[0].startswith("--") else None
         if name is None or value is None:
             others.append(word)
             continue
@@ -60,7 +82,7 @@ def gathered(args: Sequence[str], names: Sequence[str]) -> list[str]:
         if said and whole is not None:
             read = _read(whole)
             said = {**(read if isinstance(read, dict) else {"class_path": whole}), **said}
-        others.append(f"--{name}={json.dumps(said) if said else whole}")
+        others.append(f"--{name}={json.dumps(said, default=str) if said else whole}")
     return others
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lightning_gen.calling import call, gathered
+from lightning_gen.calling import call, gathered, words_first
 
 NAMES = ["extractor", "likelihood.estimator"]
 
@@ -20,6 +20,8 @@ NAMES = ["extractor", "likelihood.estimator"]
         ("--likelihood.draws 3 --likelihood.estimator.steps=5", '--likelihood.draws 3 --likelihood.estimator={"steps":5}'),
         ("runs/a.b --name extractor.x --extractors 3", "runs/a.b --name extractor.x --extractors 3"),
         ("run --extractor", "run --extractor"),
+        ("run --extractor.layer --seed 3", "run --extractor.layer --seed 3"),
+        ("--extractor.day 2020-01-01", '--extractor={"day":"2020-01-01"}'),
     ],
 )  # fmt: skip
 def test_all_that_is_said_of_an_option_is_one_dictionary(args, meant):
@@ -66,3 +68,17 @@ def test_words_switches_records_and_dictionaries():
     assert call(verb, "x", args) == (["a", "b"], 3, How(2, {"steps": 7, "grid.size": 2}), None, True)
     assert call(verb, "x", ["a", "--extractor", "digits"])[3] == "digits"
     assert call(verb, "x", ["a", "--extractor", "X", "--extractor.weights=w"])[3] == {"class_path": "X", "weights": "w"}
+
+
+def test_words_may_stand_between_options():
+    args = ["a", "--num", "3", "b", "--force", "c", "--how.draws=2", "d"]
+    assert call(verb, "x", args) == (["a", "b", "c", "d"], 3, How(2), None, True)
+    assert words_first(["--name", "x", "a", "--force", "b", "-h"], ["force"]) == [
+        "a",
+        "b",
+        "--name",
+        "x",
+        "--force",
+        "-h",
+    ]
+    assert words_first(["a", "--num"], []) == ["a", "--num"]  # for the parser to complain of

@@ -316,7 +316,12 @@ def test_a_checkpoint_says_its_data_and_recipe_as_primitives(trainer, model, dat
     used.fit(module, data())
     used.save_checkpoint(tmp_path / "c.ckpt")
     ours = torch.load(tmp_path / "c.ckpt", weights_only=True)[CHECKPOINT_KEY]
-    assert ours == {"schema": 1, "recipe": module.recipe, "training": None, "data": {"shape": [2], "levels": None, "num_classes": None}}
+    assert ours == {
+        "schema": 1,
+        "recipe": module.recipe,
+        "training": None,
+        "data": {"shape": [2], "levels": None, "num_classes": None},
+    }
 
 
 def test_samples_without_a_source_are_always_the_same(model):
