@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 import warnings
 from contextlib import suppress
@@ -261,7 +262,7 @@ class GenerativeCLI(LightningCLI):
                 name = "elbo_nats"
             elif name in self.model.likelihood_terms:
                 name = f"{name}_nats"
-            metrics |= {name: mean, f"{name}_se": error}
+            metrics |= {name: mean} | ({} if math.isnan(error) else {f"{name}_se": error})
         return metrics
 
 

@@ -97,6 +97,7 @@ def nested(spec: dict[str, Any]) -> dict[str, Any]:
         place = whole
         for part in path:
             inside = place.get(part, {})
+            inside = {} if inside is None else inside
             place[part] = dict(inside) if isinstance(inside, dict) else {"class_path": inside}
             place = place[part]
         before = place.get(last)

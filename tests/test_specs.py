@@ -129,6 +129,7 @@ def test_parts_of_parts_are_overridden_as_a_command_line_writes_them(spec):
 def test_a_part_that_is_not_there_must_be_named():
     with pytest.raises(UserError, match="name its class, guidance=CLASS"):
         overridden(DiffusionSampler(), {"guidance.scale": 2.0})
+    assert overridden(DiffusionSampler(DDIM(0.5)), {"solver": None, "solver.eta": 1.0}).solver.eta == 1.0
     assert overridden(DiffusionSampler(), {"guidance": "ClassifierFree", "guidance.scale": 2.0}).guidance.scale == 2.0
 
 

@@ -54,6 +54,11 @@ class Fidelity(Callback):
             raise UserError(f"fidelity.every_n_steps must be at least 0, not {every_n_steps}")
         self.every_n_steps, self.num_samples, self.reference = every_n_steps, num_samples, reference
         self.extractor, self.sampler, self.batch_size = extractor, sampler, batch_size
+        if num_samples < 2 or batch_size < 1:
+            raise UserError(
+                f"fidelity needs num_samples of at least 2 and a batch_size of 1, got {num_samples} and {batch_size}: "
+                "every_n_steps 0 switches it off"
+            )
         self._protocol = Protocol(num_samples, reference, extractor, sampler, LikelihoodProtocol(0), batch_size)
         self._judge: Judge | None = None
         self._last = 0

@@ -161,17 +161,17 @@ def _warnings(standing: Standing) -> Iterator[str]:
         yield f"INCOMPARABLE: the {found.of} {were} measured differently ({found}), so these numbers are not ranked."
     for metric in standing.shown:
         gaps = [
-            r for model in standing.models if model.measured(metric) for r in model.records if _gap(metric.value(r))
+            r
+            for model in standing.models
+            if model.measured(metric)
+            for r in model.records
+            if not math.isfinite(metric.value(r))
         ]
         if gaps:
             names = some([record.name for record in gaps], 6)
             yield f"{standing.header(metric)} is missing or not a finite number in {names}: a mean needs all its seeds."
     yield from _unequal_seeds(standing)
     yield from standing.notes
-
-
-def _gap(value: float) -> bool:
-    return not math.isfinite(value)
 
 
 def _unequal_seeds(standing: Standing) -> Iterator[str]:

@@ -168,6 +168,7 @@ def find_records(paths: Iterable[str | os.PathLike[str]], name: str | None = Non
     if not records:
         raise UserError(f"{' and '.join(record.name for record in read)}: rows of data without a model are no runs")
     beside = sorted({file for record in records for file in _baselines_of(record)})
+    records = [record for record in records if record.file not in beside]  # given by its path as well
     fixed = [read_record(file, name=file.stem) for file in beside]
     fixed += [record for record in read if record.settings.get("source") and record.file not in beside]
     return Found(records, fixed + [part for record in records for part in measured_beside(record)], notes)

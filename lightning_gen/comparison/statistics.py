@@ -71,14 +71,14 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(squares / (len(values) - 1)) if len(values) > 1 else math.nan
 
 
-def t_interval(values: Sequence[float], over: str = SEEDS) -> Estimate:
+def t_interval(values: Sequence[float]) -> Estimate:
     """The mean of a few normal values with Student's interval of n - 1 degrees of freedom."""
     mean, sd = mean_and_sd(values)
     quantile = t_quantile(LEVEL, len(values) - 1) if len(values) > 1 else math.nan
-    return _estimate(mean, quantile * sd / math.sqrt(len(values)), len(values), over)
+    return _estimate(mean, quantile * sd / math.sqrt(len(values)), len(values), SEEDS)
 
 
-def welch_interval(a: Sequence[float], b: Sequence[float], over: str = UNPAIRED) -> Estimate:
+def welch_interval(a: Sequence[float], b: Sequence[float]) -> Estimate:
     """The mean of a less that of b, two independent sets of two normal values or more, of whatever variances.
 
     Student's interval of the degrees of freedom by Welch (Biometrika 34, 1947) and Satterthwaite.
@@ -87,15 +87,16 @@ def welch_interval(a: Sequence[float], b: Sequence[float], over: str = UNPAIRED)
     parts = (sd_a**2 / len(a), sd_b**2 / len(b))
     count, variance, half = len(a) + len(b), sum(parts), 0.0
     if variance != 0.0:  # NaN too
-        dof = variance**2 / (parts[0] ** 2 / (len(a) - 1) + parts[1] ** 2 / (len(b) - 1))
+        shares = [part / variance for part in parts]
+        dof = 1 / (shares[0] ** 2 / (len(a) - 1) + shares[1] ** 2 / (len(b) - 1))
         half = math.nan if math.isnan(dof) else t_quantile(LEVEL, dof) * math.sqrt(variance)
-    return _estimate(mean_a - mean_b, half, count, over)
+    return _estimate(mean_a - mean_b, half, count, UNPAIRED)
 
 
-def normal_interval(values: Sequence[float], over: str = EXAMPLES) -> Estimate:
+def normal_interval(values: Sequence[float]) -> Estimate:
     """The mean of many values with the normal interval of its standard error."""
     mean, sd = mean_and_sd(values)
-    return _estimate(mean, NormalDist().inv_cdf((1 + LEVEL) / 2) * sd / math.sqrt(len(values)), len(values), over)
+    return _estimate(mean, NormalDist().inv_cdf((1 + LEVEL) / 2) * sd / math.sqrt(len(values)), len(values), EXAMPLES)
 
 
 def _estimate(mean: float, half: float, count: int, over: str) -> Estimate:

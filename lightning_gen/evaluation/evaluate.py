@@ -62,6 +62,8 @@ def evaluate(
         raise UserError(
             f"--name {name!r} cannot be: letters, digits, _ . + and -, and none of {', '.join(_RESERVED)} or ..._logsnr"
         )
+    if name == "benchmark" and Path(run).resolve().parent.name == "cells":
+        raise UserError("--name benchmark is what the benchmark measured of this run: give another")
     protocol = Protocol(num_samples, reference, extractor, sampler, likelihood, batch_size, seed)
     given = {"run": run, "protocol": protocol, "name": name, "weights": weights}
     return ranks.run(_evaluate, given, device, devices, num_nodes)

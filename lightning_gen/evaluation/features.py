@@ -57,6 +57,7 @@ class FeatureCollector:
         self._rows: list[Tensor] = []
         self._logits: list[Tensor] = []
         self._room = max(0, KEPT - start)
+        self._seen = self._broken = 0
 
     def add(self, x: Tensor, levels: int | None) -> None:
         """A batch in the data's own domain; the next indices of the share."""
@@ -67,6 +68,8 @@ class FeatureCollector:
             features = self.extractor(x, levels)
         self._sums.update(features)
         self._rows.append(features[: self._room].float().cpu())
+        self._seen += len(x)
+        self._broken += int((~torch.isfinite(features).all(1)).sum())
         self._room = max(0, self._room - len(x))
 
     def collect(self, batches: Iterable[Tensor], levels: int | None) -> None:
@@ -81,8 +84,7 @@ class FeatureCollector:
             NonFiniteFeatures: features are NaN or infinite; on all ranks.
             UserError: fewer than two examples in all.
         """
-        broken = sum(int((~torch.isfinite(rows).all(1)).sum()) for rows in self._rows)
-        counts = self.ranks.exchange((broken, sum(map(len, self._rows))))
+        counts = self.ranks.exchange((self._broken, self._seen))
         broken, num = (sum(column) for column in zip(*counts))
         if broken:  # known to all ranks
             raise NonFiniteFeatures(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,18 +32,15 @@ class Measured:
         along log-SNR a bound is lost. The JSON comes last, when all is there.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        for ending in (
-            ".json",
-            ".png",
-            ".csv",
-            "_logsnr.csv",
-            "_logsnr.png",
-        ):  # an earlier one's, which may have had more
-            (folder / f"{name}{ending}").unlink(missing_ok=True)
-        if self.samples is not None:
-            _write_sheet(self.samples, levels, folder / f"{name}.png")
+        made = []
+        if self.samples is not None and _write_sheet(self.samples, levels, folder / f"{name}.png"):
+            made.append(".png")
         if self.likelihood is not None:
-            self._write_likelihood(self.likelihood, folder, name)
+            made += self._write_likelihood(self.likelihood, folder, name)
+        for ending in {".png", ".csv", "_logsnr.csv", "_logsnr.png"} - {
+            *made
+        }:  # an earlier evaluation's, which had more
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
         content: dict[str, Any] = {"metrics": self.metrics, "settings": self.settings}
         if baselines:
             content["baselines"] = {
@@ -60,21 +56,28 @@ class Measured:
         return folder / f"{name}.json"
 
     @staticmethod
-    def _write_likelihood(likelihood: Likelihood, folder: Path, name: str) -> None:
+    def _write_likelihood(likelihood: Likelihood, folder: Path, name: str) -> list[str]:
+        """Returns the endings of the files."""
         columns = {"log_prob_nats": likelihood.log_prob, **likelihood.terms}
         rows = ([i, *row] for i, row in enumerate(zip(*(c.tolist() for c in columns.values()))))
         write_csv(folder / f"{name}.csv", ["index", *columns], rows)
-        if likelihood.profile is not None:
-            from lightning_gen.evaluation.logsnr_profile import plot, profile_curve
+        if likelihood.profile is None:
+            return [".csv"]
+        from lightning_gen.evaluation.logsnr_profile import plot, profile_curve
 
-            curve = profile_curve(likelihood.profile)
-            num_dims = None if likelihood.kind.startswith("density") else likelihood.num_dims
-            write_csv(folder / f"{name}_logsnr.csv", *curve.table(num_dims))
-            plot({name: curve}, folder / f"{name}_logsnr.png", num_dims)
+        curve = profile_curve(likelihood.profile)
+        num_dims = None if likelihood.kind.startswith("density") else likelihood.num_dims
+        write_csv(folder / f"{name}_logsnr.csv", *curve.table(num_dims))
+        plot({name: curve}, folder / f"{name}_logsnr.png", num_dims)
+        return [".csv", "_logsnr.csv", "_logsnr.png"]
 
 
-def _write_sheet(x: Tensor, levels: int | None, path: Path) -> None:
+def _write_sheet(x: Tensor, levels: int | None, path: Path) -> bool:
+    """False for data that have no picture."""
     from lightning_gen.pictures import save_samples
 
-    with suppress(UserError):  # data that have no picture
+    try:
         save_samples(x, levels, path)
+    except UserError:
+        return False
+    return True

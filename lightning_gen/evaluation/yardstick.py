@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_gen.errors import UserError, WeightsUnavailable
+from lightning_gen.errors import NonFiniteFeatures, UserError, WeightsUnavailable
 from lightning_gen.evaluation.extractors import Extractor, choose
 from lightning_gen.evaluation.features import Features
 from lightning_gen.evaluation.fidelity import check_counts, fidelity
@@ -152,19 +153,30 @@ class Yardstick:
             rows.insert(0, (FLOOR, real.x[:num], f"real data, split {name!r}", real.fingerprint()))
         found = {}
         for label, x, source, content in rows:
-            if len(x) > self.extractor.num_features:
-                with self.clock.on("floor and ceiling"):
-                    found[label] = self.of_data(x, source, content)
+            if len(x) <= self.extractor.num_features:
+                continue
+            with self.clock.on("floor and ceiling"), suppress(NonFiniteFeatures):  # of noise; on all ranks alike
+                found[label] = self.of_data(x, source, content)
         return found
 
     def _floor(self, name: str | None) -> str | None:
-        """The first split that shares no example with the reference: `name`, the data set's own choice, test or val."""
-        candidates = (name or getattr(self.data, "floor", "val"), "test", "val")
-        if self.protocol.reference == "test" and candidates[0] != "test":  # disjoint from all others
-            return candidates[0]
-        for candidate in dict.fromkeys(candidates):
-            if shared_examples(self._split(candidate).x, self.split.x) < 0.1:  # two draws may coincide
+        """The first split that is not in the reference: the data set's own choice, test or val; or the one that is named.
+
+        A tenth of its examples may be: two draws of simple data coincide now and then.
+
+        Raises:
+            UserError: the split that is named lies in the reference.
+        """
+        own = getattr(self.data, "floor", "val")
+        if self.protocol.reference == "test" and (name or own) != "test":  # disjoint from all others
+            return name or own
+        for candidate in dict.fromkeys((name,) if name else (own, "test", "val")):
+            if shared_examples(self._split(candidate).x, self.split.x) < 0.1:
                 return candidate
+        if name:
+            raise UserError(
+                f"the floor {name!r} lies in the reference {self.protocol.reference!r}: it must be held out of it"
+            )
         return None
 
     def of_data(self, x: Tensor, source: str, content: Any) -> Measured:
