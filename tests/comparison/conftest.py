@@ -32,6 +32,12 @@ FLOOR = {"metrics": {"fd": 1.0}, "settings": {"num_samples": 600, "source": "rea
 CEILING = {"metrics": {"fd": 100.0}, "settings": {"num_samples": 600, "source": "noise"}}
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    """A table is as wide as this, whatever the terminal that the tests are started from."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+
 @pytest.fixture
 def evaluated(tmp_path):
     """evaluated(run, fd=..., bits=..., metrics={}, speeds=(), seed=0, recipe=run, per_example=None, name="default",
