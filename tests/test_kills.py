@@ -41,7 +41,7 @@ PLACES = {
     "after a row is written": ("lightning_gen.loggers.MetricsCSV.log_metrics", "after"),
     "in validation": ("lightning_gen.generative_module.GenerativeModule.validation_step", "after"),
     "after validation": ("lightning_gen.generative_module.GenerativeModule.on_validation_epoch_end", "after"),
-    "before a sheet": ("lightning_gen.callbacks.sample_sheet.SampleSheet._draw", "before"),
+    "before a sheet": ("lightning_gen.callbacks.sample_sheet.SampleSheet.look", "before"),
     "in a checkpoint": ("lightning_gen.callbacks.checkpoints.os.fsync", "before"),
     "between checkpoint and retention": ("lightning_gen.callbacks.checkpoints.checkpoint_files", "before"),
     "after a checkpoint": ("lightning_gen.callbacks.checkpoints.Checkpoints._save", "after"),

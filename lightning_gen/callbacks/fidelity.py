@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
-from torch import nn
 
+from lightning_gen.callbacks.periodic import Periodic, judging
 from lightning_gen.callbacks.throughput import paused
 from lightning_gen.errors import NonFiniteFeatures, NonFiniteSamples, UserError
 from lightning_gen.evaluation.judge import Judge
@@ -24,7 +21,7 @@ from lightning_gen.specs import overridden
 LOGGED = ("fd", "fid", "kid")
 
 
-class Fidelity(Callback):
+class Fidelity(Periodic):
     """Logs `fidelity/fd` and `fidelity/kid` (and `fidelity/fid`, where the extractor is the one that bears the name) of a
     few samples of the averaged weights, every so many steps and at the end of training.
 
@@ -52,7 +49,8 @@ class Fidelity(Callback):
     ) -> None:
         if every_n_steps < 0:
             raise UserError(f"fidelity.every_n_steps must be at least 0, not {every_n_steps}")
-        self.every_n_steps, self.num_samples, self.reference = every_n_steps, num_samples, reference
+        super().__init__(every_n_steps)
+        self.num_samples, self.reference = num_samples, reference
         self.extractor, self.sampler, self.batch_size = extractor, sampler, batch_size
         if num_samples < 2 or batch_size < 1:
             raise UserError(
@@ -61,10 +59,9 @@ class Fidelity(Callback):
             )
         self._protocol = Protocol(num_samples, reference, extractor, sampler, LikelihoodProtocol(0), batch_size)
         self._judge: Judge | None = None
-        self._last = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
-        self._last = trainer.global_step
+        super().on_train_start(trainer, pl_module)
         if self.every_n_steps:  # refused now, not after the first thousand steps
             with paused(trainer):
                 ranks = ranks_of(trainer)
@@ -72,19 +69,9 @@ class Fidelity(Callback):
                     lambda: Judge(trainer.datamodule, self._protocol, pl_module.device, ranks, in_full=False)
                 )
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: GenerativeModule, *args: Any) -> None:
-        step = trainer.global_step
-        if self.every_n_steps and step != self._last and step % self.every_n_steps == 0:
-            self._measure(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
-        if self.every_n_steps and trainer.global_step != self._last:
-            self._measure(trainer, pl_module)
-
-    def _measure(self, trainer: Trainer, module: GenerativeModule) -> None:
-        self._last = trainer.global_step
+    def look(self, trainer: Trainer, module: GenerativeModule) -> None:
         judge = self._judge
-        with paused(trainer), kept_modes(module), module.ema_scope():
+        with judging(module), module.ema_scope():
             try:
                 measured = judge.ranks.agreed(lambda: judge.of_model(module))
             except (NonFiniteSamples, NonFiniteFeatures) as error:  # training goes on, and may mend them
@@ -124,7 +111,7 @@ class TestFidelity(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: GenerativeModule) -> None:
         ranks = ranks_of(trainer)
-        with kept_modes(pl_module), pl_module.ema_scope(), Progress(ranks) as show:
+        with judging(pl_module), pl_module.ema_scope(), Progress(ranks) as show:
             judge = ranks.agreed(lambda: Judge(trainer.datamodule, self.protocol, pl_module.device, ranks, show))
             self.measured = ranks.agreed(lambda: judge.of_model(pl_module, with_likelihood=False))
             self.left_out = judge.left_out
@@ -133,15 +120,3 @@ class TestFidelity(Callback):
 def ranks_of(trainer: Trainer) -> Ranks:
     """The ranks of a Trainer as those of an evaluation."""
     return Ranks(trainer.global_rank, trainer.world_size, trainer.local_rank)
-
-
-@contextmanager
-def kept_modes(module: nn.Module) -> Iterator[None]:
-    """Train and eval modes are afterwards what they were; no gradients within."""
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
