@@ -6,18 +6,16 @@ import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
 from matplotlib.figure import Figure
 
 from lightning_gen.comparison.models import Model
 from lightning_gen.comparison.records import Record
+from lightning_gen.logsnr_plot import Loss, overlaid
 
 Curve = list[tuple[float, float, float]]
 """(low, high, nats per unit of log-SNR) of each bin, ascending."""
-
-ABOVE = 4.0
-"""Times the median model's peak at which the plot is cut: one bad model would flatten all others."""
 
 
 def contribution(record: Record) -> Curve:
@@ -47,22 +45,11 @@ def draw(models: Sequence[Model]) -> Figure | None:
     curves = contributions(models)
     if not curves:
         return None
-    figure = Figure(figsize=(8, 4.8), dpi=130)
-    axes = figure.subplots()
-    peaks = []
-    for i, (label, curve) in enumerate(curves.items()):
-        edges = [curve[0][0], *(high for _, high, _ in curve)]
-        values = [value for _, _, value in curve]
+    losses = {}
+    for label, curve in curves.items():
         area = sum((high - low) * value for low, high, value in curve if math.isfinite(value))
-        style = ("-", "--", ":", "-.")[i // 10 % 4]
-        axes.stairs(values, edges, baseline=None, color=f"C{i % 10}", linestyle=style, label=f"{label}  {area:.4g}")
-        peaks.append(max((value for value in values if math.isfinite(value)), default=0.0))
-    axes.set_ylim(0, min(max(peaks), ABOVE * median(peaks)) * 1.05 or 1.0)
-    axes.set_xlabel("log-SNR (noise on the left, data on the right)")
-    axes.set_ylabel("nats lost per unit of log-SNR")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, title="area, nats", loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    return figure
+        losses[label] = Loss([curve[0][0], *(high for _, high, _ in curve)], [value for _, _, value in curve], area)
+    return overlaid(losses, "nats")
 
 
 def write(models: Sequence[Model], folder: Path) -> None:

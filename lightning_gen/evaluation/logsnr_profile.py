@@ -81,24 +81,12 @@ def plot(curves: Mapping[str, ProfileCurve], path: Path, num_dims: int | None = 
 
     The axis is linear: areas are losses, and the legend states them. A curve that towers above the others is cut off.
     """
-    from matplotlib.figure import Figure
+    from lightning_gen.logsnr_plot import Loss, overlaid
 
     unit, nats = ("nats", 1.0) if num_dims is None else ("bits/dim", num_dims * math.log(2.0))
-    figure = Figure(figsize=(7.5, 4.5), dpi=130)
-    axes = figure.subplots()
-    for i, (label, curve) in enumerate(curves.items()):
-        edges, density, se = (column.cpu().numpy() for column in (curve.edges, curve.density / nats, curve.se / nats))
-        colour = f"C{i % 10}"
-        style = ("-", "--", ":", "-.")[i // 10 % 4]
-        shown = f"{label}  {curve.nats() / nats:.4g}"
-        axes.stairs(density, edges, baseline=None, color=colour, linestyle=style, linewidth=1.3, label=shown)
-        axes.stairs(density + 2 * se, edges, baseline=density - 2 * se, color=colour, alpha=0.2, fill=True, linewidth=0)
-    peaks = torch.stack([curve.density.nan_to_num(0.0).max() for curve in curves.values()]) / nats
-    highest = float(peaks.max().clamp(max=4 * peaks.median()))
-    axes.set_ylim(0, 1.05 * highest if highest > 0 else None)
-    axes.set_xlabel("log-SNR (noise on the left, data on the right)")
-    axes.set_ylabel(f"{unit} lost per unit of log-SNR")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, title=f"area, {unit}", loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    losses = {}
+    for label, curve in curves.items():
+        edges, density, se = (column.tolist() for column in (curve.edges, curve.density / nats, curve.se / nats))
+        losses[label] = Loss(edges, density, curve.nats() / nats, se)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, bbox_inches="tight")
+    overlaid(losses, unit).savefig(path, bbox_inches="tight")
