@@ -6,6 +6,7 @@ Two of them are closed forms: what a perfect network would say of Gaussian data,
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from lightning_gen.diffusion.parameterizations import Parameterization, Prediction
 from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel, broadcast
 from lightning_gen.diffusion.schedules import NoiseSchedule
+from lightning_gen.diffusion.variance_models import VarianceModel
 
 
 class Denoiser(ABC):
@@ -38,6 +40,7 @@ class NetworkDenoiser(Denoiser):
     Args:
         network: called as network(x, logsnr, cond).
         conditioner: turns y into `cond`, or None for an unconditional network.
+        variance: what it knows beside the mean, or None.
     """
 
     def __init__(
@@ -47,21 +50,38 @@ class NetworkDenoiser(Denoiser):
         schedule: NoiseSchedule,
         path: GaussianPath,
         conditioner: nn.Module | None = None,
+        variance: VarianceModel | None = None,
     ) -> None:
-        self.network, self.conditioner = network, conditioner
+        self.network, self.conditioner, self.variance = network, conditioner, variance
         self.parameterization, self.schedule, self.path = parameterization, schedule, path
 
-    def output(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None, drop: Tensor | None = None) -> Tensor:
-        """What the network says, in x_t's dtype. `drop` [B] replaces those rows' y by the null condition."""
+    def output(
+        self, x_t: Tensor, level: NoiseLevel, y: Tensor | None, drop: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """What the network says, in x_t's dtype: of the target, and its further channels if the variance takes any.
+
+        `drop` [B] replaces those rows' y by the null condition.
+        """
         cond = None
         if self.conditioner is not None:
             cond = self.conditioner(y, drop) if y is not None else self.conditioner.null(len(x_t), x_t.device)
         dtype = next((p.dtype for p in self.network.parameters()), x_t.dtype)
-        return self.network(x_t.to(dtype), logsnr.float().expand(len(x_t)), cond).to(x_t.dtype)
+        scale = self.parameterization.input_scale(level)
+        scale = scale if scale is not None else self.path.input_scale(level)
+        seen = x_t if scale is None else broadcast(scale, x_t) * x_t
+        out = self.network(seen.to(dtype), level.logsnr.float().expand(len(x_t)), cond).to(x_t.dtype)
+        if self.variance is None or self.variance.multiple == 1:
+            return out, None
+        return out.split((x_t.shape[1], out.shape[1] - x_t.shape[1]), dim=1)
+
+    def prediction(self, out: Tensor, rest: Tensor | None, x_t: Tensor, level: NoiseLevel) -> Prediction:
+        """What that output means."""
+        prediction = self.parameterization.to_prediction(out, x_t, level)
+        return prediction if self.variance is None else self.variance.extend(prediction, rest, level)
 
     def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
         level = self.path.at(self.schedule, self.schedule.time(logsnr.double())).to(x_t.dtype)
-        return self.parameterization.to_prediction(self.output(x_t, logsnr, y), x_t, level)
+        return self.prediction(*self.output(x_t, level, y), x_t, level)
 
 
 class GaussianDenoiser(Denoiser):
@@ -92,7 +112,8 @@ class GaussianDenoiser(Denoiser):
         whitened = centred @ self.vectors / (alpha**2 * self.values + sigma**2)
         x0 = self.mean.flatten() + (whitened * alpha * self.values) @ self.vectors.T
         eps = sigma * whitened @ self.vectors.T
-        return Prediction(x0.reshape(x_t.shape).to(x_t.dtype), eps.reshape(x_t.shape).to(x_t.dtype))
+        variance = (self.values * sigma**2 / (alpha**2 * self.values + sigma**2)).mean(-1).to(x_t.dtype)
+        return Prediction(x0.reshape(x_t.shape).to(x_t.dtype), eps.reshape(x_t.shape).to(x_t.dtype), variance)
 
     def entropy(self) -> Tensor:
         """Differential entropy of the data, nats."""
@@ -122,9 +143,34 @@ class TrainingSetDenoiser(Denoiser):
         logits = (alpha * (x_t.flatten(1) @ examples.T) - 0.5 * alpha**2 * square) / sigma**2
         if y is not None and self.labels is not None:
             logits = logits.masked_fill(y[:, None] != self.labels[None], -torch.inf)
-        x0 = (logits.softmax(1) @ examples).reshape(x_t.shape)
+        weights = logits.softmax(1)
+        x0 = weights @ examples
+        variance = (weights @ square - x0.square().sum(1)).clamp(min=0.0) / x0.shape[1]
         alpha, sigma = self._scales(x_t, logsnr)
-        return Prediction(x0, (x_t - alpha * x0) / sigma)
+        x0 = x0.reshape(x_t.shape)
+        return Prediction(x0, (x_t - alpha * x0) / sigma, variance)
+
+
+class ByClass(Denoiser):
+    """A denoiser for each class, and one, of all the data, for no condition.
+
+    Args:
+        whole: of all classes.
+        classes: of class k at place k.
+    """
+
+    def __init__(self, whole: Denoiser, classes: Sequence[Denoiser]) -> None:
+        self.whole, self.classes, self.path = whole, classes, whole.path
+
+    def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
+        if y is None:
+            return self.whole(x_t, logsnr)
+        logsnr = logsnr.expand(len(x_t))
+        x0, eps, variance = torch.empty_like(x_t), torch.empty_like(x_t), x_t.new_empty(len(x_t))
+        for k in y.unique().tolist():
+            rows = y == k
+            x0[rows], eps[rows], variance[rows], _ = self.classes[k](x_t[rows], logsnr[rows])
+        return Prediction(x0, eps, variance)
 
 
 class Conditioned(Denoiser):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,19 +11,20 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_gen.diffusion.bounds import VariationalBound
+from lightning_gen.diffusion.bounds import LikelihoodEstimator, VariationalBound, kl_to_prior
 from lightning_gen.diffusion.decoders import LevelDecoder, VectorDecoder
 from lightning_gen.diffusion.denoisers import NetworkDenoiser
 from lightning_gen.diffusion.parameterizations import Parameterization, VPrediction
 from lightning_gen.diffusion.paths import GaussianPath, VariancePreserving
-from lightning_gen.diffusion.samplers import DiffusionSampler
-from lightning_gen.diffusion.schedules import Cosine, NoiseSchedule
+from lightning_gen.diffusion.samplers import DiffusionSampler, Sampler, Visited
+from lightning_gen.diffusion.schedules import Cosine, GradientScale, NoiseSchedule
 from lightning_gen.diffusion.time_samplers import LowDiscrepancy, TimeSampler
-from lightning_gen.diffusion.weightings import Simple, Weighting
+from lightning_gen.diffusion.variance_models import VarianceModel
+from lightning_gen.diffusion.weightings import Elbo, Simple, Weighting
 from lightning_gen.errors import IncompatibleAxes, NonFiniteSamples, UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
-from lightning_gen.random_source import RandomSource
+from lightning_gen.random_source import LossDraws, RandomSource
 
 
 class GaussianDiffusion(GenerativeModule):
@@ -35,6 +37,7 @@ class GaussianDiffusion(GenerativeModule):
         parameterization: what the network predicts.
         weighting: what the loss weighs.
         time_sampler: where the training times are drawn.
+        variance: what the model learns of its own doubt, for reverse variances that are not fixed; None for nothing.
         sampler: how samples are drawn by default.
         bound: how the likelihood is estimated by default.
         conditioner: makes from num_classes what turns y into the network's `cond`; None for an unconditional model.
@@ -55,8 +58,9 @@ class GaussianDiffusion(GenerativeModule):
         parameterization: Parameterization | None = None,
         weighting: Weighting | None = None,
         time_sampler: TimeSampler | None = None,
-        sampler: DiffusionSampler | None = None,
-        bound: VariationalBound | None = None,
+        variance: VarianceModel | None = None,
+        sampler: Sampler | None = None,
+        bound: LikelihoodEstimator | None = None,
         conditioner: Callable[[int | None], nn.Module] | None = None,
         label_dropout: float = 0.1,
         optimizer: Callable[[Any], Optimizer] = lambda params: AdamW(params, lr=1e-3, weight_decay=0.0, fused=True),
@@ -71,6 +75,7 @@ class GaussianDiffusion(GenerativeModule):
         self.parameterization = parameterization or VPrediction()
         self.weighting = weighting or Simple()
         self.time_sampler = time_sampler or LowDiscrepancy()
+        self.variance = variance
         self.sampler = sampler or DiffusionSampler()
         self.bound = bound or VariationalBound()
         self.label_dropout = label_dropout
@@ -78,6 +83,7 @@ class GaussianDiffusion(GenerativeModule):
         self.decoder = VectorDecoder() if levels is None else LevelDecoder(levels)
         self.check()
 
+    @torch.no_grad()
     def check(self) -> None:
         """Refuses, at construction, what has no meaning."""
         times = torch.linspace(0, 1, 101, dtype=torch.float64)
@@ -88,49 +94,90 @@ class GaussianDiffusion(GenerativeModule):
                 f"{type(self.schedule).__name__} with log-SNR from {self.schedule.logsnr_min:g} to "
                 f"{self.schedule.logsnr_max:g}: choose another parameterization or narrower ends"
             )
+        if self.schedule.learned and not (isinstance(self.weighting, Elbo) and self.time_sampler.uniform):
+            raise IncompatibleAxes(
+                f"{type(self.schedule).__name__} is learned by the bound itself: its weighting must be Elbo and its times "
+                f"uniform (LowDiscrepancy), not {type(self.weighting).__name__} and {type(self.time_sampler).__name__}"
+            )
+        if self.schedule.learned and self.levels is None:
+            raise IncompatibleAxes(
+                f"{type(self.schedule).__name__} needs data with levels: on real vectors its end would run off to no noise"
+            )
         if not 0.0 <= self.label_dropout < 1.0:
             raise UserError(f"label_dropout lies in [0, 1), got {self.label_dropout}")
         self._check_guidance(self.sampler)
 
-    def _check_guidance(self, sampler: DiffusionSampler) -> None:
-        if sampler.guidance is None:
-            return
-        if self.conditioner_factory is None:
-            raise IncompatibleAxes("guidance needs a conditional model: give it a conditioner")
-        if self.label_dropout == 0.0:
-            raise IncompatibleAxes("classifier-free guidance needs a model trained with label_dropout above 0")
+    def _check_guidance(self, sampler: Sampler) -> None:
+        if sampler.guidance is not None:
+            sampler.guidance.check(conditional=self.conditional, label_dropout=self.label_dropout)
 
     def build(self) -> None:
         if self.conditioner_factory is not None:
             self.conditioner = self.conditioner_factory(self.num_classes)
         cond_dim = self.conditioner.dim if self.conditioner is not None else None
-        self.network = self.network_factory(self.shape, self.shape[0], cond_dim)
+        channels = self.shape[0] * (self.variance.multiple if self.variance is not None else 1)
+        self.network = self.network_factory(self.shape, channels, cond_dim)
 
     def networks(self):
         yield self.network
 
     @property
+    def conditional(self) -> bool:
+        """Whether y matters."""
+        return self.conditioner_factory is not None
+
+    @property
     def denoiser(self) -> NetworkDenoiser:
         """The network as a `Denoiser`."""
-        return NetworkDenoiser(self.network, self.parameterization, self.schedule, self.path, self.conditioner)
+        axes = (self.parameterization, self.schedule, self.path)
+        return NetworkDenoiser(self.network, *axes, self.conditioner, self.variance)
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """The weighted squared error per dimension, in the output's space: no 2x2 inverse in the training step.
 
         1/2 w (-dlogsnr/dt) / p(t) |eps - eps_hat|^2 = the same / gain^2 |target - output|^2, gain = d output / d eps.
+        `loss` is what is minimised; beside it, where the model learns more than its mean, the parts it adds up.
         """
         draws = self.draws(x)
         x0 = self.decoder.encode(x)
         # All times of the global batch are drawn at once and each rank takes its own: strata do not depend on ranks.
-        t = self.time_sampler.sample(draws.total, draws.shared)[draws.rows]
-        level = self.path.at(self.schedule, t)
+        t = self.time_sampler.sample(draws.total, draws.shared, self.schedule)[draws.rows]
+        scale = GradientScale()
+        level = self.path.at(self.schedule, t, scale)
         eps = draws.own.normal(x0.shape)
         drop = draws.own.uniform((len(x0),)) < self.label_dropout if self.conditioner is not None else None
-        out = self.denoiser.output(level.diffuse(x0, eps), level.logsnr, y, drop)
+        x_t = level.diffuse(x0, eps)
+        out, rest = self.denoiser.output(x_t, level, y, drop)
         error = (self.parameterization.target(x0, eps, level) - out).square().flatten(1).mean(1)
         gain = self.parameterization.output_gain(level).square()
-        density = -self.weighting(level, self.parameterization) * level.dlogsnr_dt / self.time_sampler.density(t)
-        return {"loss": (0.5 * density / gain * error).mean()}
+        density = -self.weighting(level, self.parameterization) * level.dlogsnr_dt / self.time_sampler.density(level)
+        losses = 0.5 * density / gain * error
+        scale.factor = (
+            2 * losses.detach()
+        )  # a schedule's shape changes not the loss but its variance: that is minimised
+        parts = {"diffusion": self.weighting.objective(losses, level).mean()}
+        if self.variance is not None:
+            prediction = self.denoiser.prediction(out.detach(), rest, x_t.detach(), level)
+            doubt = self.variance.loss(x0, prediction, level)
+            parts |= {"variance": doubt.mean()} if doubt is not None else {}
+        if self.schedule.learned:
+            parts |= self._losses_at_the_ends(x, x0, draws)
+        if self.training:
+            self.time_sampler.observe(level, losses.detach(), draws.total)
+            if self.variance is not None:
+                self.variance.observe((error / gain).detach(), level)
+        return {"loss": sum(parts.values()), **(parts if len(parts) > 1 else {})}
+
+    def _losses_at_the_ends(self, x: Tensor, x0: Tensor, draws: LossDraws) -> dict[str, Tensor]:
+        """The bound's other two terms per dimension, which learned end points must pay for."""
+        ends = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x0.device)
+        first, last = (self.path.at(self.schedule, t) for t in ends)
+        z_0 = first.diffuse(x0.double(), draws.own.normal(x0.shape))
+        nats = {
+            "prior": kl_to_prior(x0, last, self.path.prior_std(last)),
+            "reconstruction": -self.decoder.log_prob(x, z_0, first),
+        }
+        return {name: (value / x0[0].numel()).mean().float() for name, value in nats.items()}
 
     @torch.no_grad()
     def log_likelihood(
@@ -138,12 +185,12 @@ class GaussianDiffusion(GenerativeModule):
         x: Tensor,
         y: Tensor | None = None,
         *,
-        estimator: VariationalBound | None = None,
+        estimator: LikelihoodEstimator | None = None,
         draws: int = 1,
         rng: RandomSource | None = None,
     ) -> Likelihood:
         rng = rng if rng is not None else self.default_rng(len(x))
-        y = y if self.conditioner is not None else None
+        y = y if self.conditional else None
         return (estimator or self.bound)(self.denoiser, self.schedule, self.decoder, x, y, draws, rng)
 
     @torch.no_grad()
@@ -152,20 +199,30 @@ class GaussianDiffusion(GenerativeModule):
         num: int,
         y: Tensor | None = None,
         *,
-        sampler: DiffusionSampler | None = None,
+        sampler: Sampler | None = None,
         rng: RandomSource | None = None,
     ) -> Tensor:
+        sampler = sampler or self.sampler
+        last = deque(self.trajectory(num, y, sampler=sampler, rng=rng), maxlen=1).pop()
+        if not torch.isfinite(last.x).all():  # as integers they would be black images
+            raise NonFiniteSamples(f"{sampler.description} gave samples that are not finite")
+        return self.decoder.decode(last.x, last.level)
+
+    @torch.no_grad()
+    def trajectory(
+        self,
+        num: int,
+        y: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        rng: RandomSource | None = None,
+    ) -> Iterator[Visited]:
+        """What `sample` passes through, point by point: x [num, *shape] and its level, from noise to data."""
+        sampler = sampler or self.sampler
+        self._check_guidance(sampler)
         rng = rng if rng is not None else self.default_rng(num)
-        if self.conditioner is None:
+        if not self.conditional:
             y = None
         elif y is None and self.num_classes is not None:
             y = rng.fork("labels").integers(self.num_classes, (num,))
-        sampler = sampler or self.sampler
-        self._check_guidance(sampler)
-        z = sampler.sample(self.denoiser, self.schedule, (num, *self.shape), y, rng)
-        if not torch.isfinite(z).all():  # as integers they would be black images
-            raise NonFiniteSamples(
-                f"{type(sampler.solver).__name__} in {sampler.steps} steps gave samples that are not finite"
-            )
-        level = self.path.at(self.schedule, torch.zeros((), dtype=torch.float64, device=z.device))
-        return self.decoder.decode(z, level)
+        yield from sampler.trajectory(self.denoiser, self.schedule, (num, *self.shape), y, rng)

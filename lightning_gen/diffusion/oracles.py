@@ -6,11 +6,11 @@ from abc import abstractmethod
 
 from torch import Tensor, nn
 
-from lightning_gen.diffusion.bounds import VariationalBound
-from lightning_gen.diffusion.denoisers import Denoiser, GaussianDenoiser, TrainingSetDenoiser
+from lightning_gen.diffusion.bounds import LikelihoodEstimator
+from lightning_gen.diffusion.denoisers import ByClass, Denoiser, GaussianDenoiser, TrainingSetDenoiser
 from lightning_gen.diffusion.module import GaussianDiffusion
 from lightning_gen.diffusion.paths import GaussianPath
-from lightning_gen.diffusion.samplers import DiffusionSampler
+from lightning_gen.diffusion.samplers import Sampler
 from lightning_gen.diffusion.schedules import NoiseSchedule
 
 
@@ -18,6 +18,9 @@ class OracleDiffusion(GaussianDiffusion):
     """A diffusion whose denoiser is computed from data, not learned: `initialize` on the training set makes it.
 
     A new oracle defines `fit`.
+
+    Args:
+        conditional: know p(x | y) of labelled data too, and be guided by it.
     """
 
     def __init__(
@@ -27,20 +30,26 @@ class OracleDiffusion(GaussianDiffusion):
         num_classes: int | None,
         schedule: NoiseSchedule | None = None,
         path: GaussianPath | None = None,
-        sampler: DiffusionSampler | None = None,
-        bound: VariationalBound | None = None,
+        sampler: Sampler | None = None,
+        bound: LikelihoodEstimator | None = None,
+        conditional: bool = False,
     ) -> None:
+        self._conditional = conditional and num_classes is not None
         super().__init__(
             shape, levels, num_classes, lambda *_: nn.Identity(), schedule, path, sampler=sampler, bound=bound
         )
         self._denoiser: Denoiser | None = None
 
+    @property
+    def conditional(self) -> bool:
+        return self._conditional
+
     @abstractmethod
-    def fit(self, x0: Tensor) -> Denoiser:
-        """The denoiser of data x0 [N, *shape]."""
+    def fit(self, x0: Tensor, labels: Tensor | None) -> Denoiser:
+        """The denoiser of data x0 [N, *shape], with their labels [N] if it is to be conditional."""
 
     def initialize(self, x: Tensor, y: Tensor | None = None) -> None:
-        self._denoiser = self.fit(self.decoder.encode(x))
+        self._denoiser = self.fit(self.decoder.encode(x), y if self.conditional else None)
 
     @property
     def denoiser(self) -> Denoiser:
@@ -52,12 +61,15 @@ class OracleDiffusion(GaussianDiffusion):
 class GaussianOracle(OracleDiffusion):
     """As if the data were Gaussian with the training set's mean and covariance: the best linear denoiser."""
 
-    def fit(self, x0: Tensor) -> Denoiser:
-        return GaussianDenoiser.fit(x0, self.path)
+    def fit(self, x0: Tensor, labels: Tensor | None) -> Denoiser:
+        whole = GaussianDenoiser.fit(x0, self.path)
+        if labels is None:
+            return whole
+        return ByClass(whole, [GaussianDenoiser.fit(x0[labels == k], self.path) for k in range(self.num_classes)])
 
 
 class TrainingSetOracle(OracleDiffusion):
     """As if the training set were all the data there are: perfect memory."""
 
-    def fit(self, x0: Tensor) -> Denoiser:
-        return TrainingSetDenoiser(x0, self.path)
+    def fit(self, x0: Tensor, labels: Tensor | None) -> Denoiser:
+        return TrainingSetDenoiser(x0, self.path, labels)

@@ -1,88 +1,128 @@
-"""A sampler: a solver on a grid of noise levels, with guidance."""
+"""Samplers: from noise at t = 1 to the data's end at t = 0, with guidance."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_gen.diffusion.denoisers import Conditioned, Denoiser
+from lightning_gen.diffusion.grids import Grid, UniformLogSNR, UniformTime
 from lightning_gen.diffusion.guidance import Guidance
+from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.solvers import DDIM, Solver
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
 
+__all__ = ["DiffusionSampler", "Grid", "Sampler", "UniformLogSNR", "UniformTime", "Visited"]
 
-class Grid(ABC):
-    """Where a solver's steps lie."""
+
+class Visited(NamedTuple):
+    """A point of a trajectory: x [B, ...] and the level it is at (scalar fields, float64)."""
+
+    x: Tensor
+    level: NoiseLevel
+
+
+class Sampler(ABC):
+    """A new sampler defines `walk` and says what it costs.
+
+    Args:
+        guidance: wraps the denoiser, or None.
+        denoise: end with E[x0 | x] instead of x at the schedule's last level, for one more evaluation: it takes off the
+            noise that is left there (Jolicoeur-Martineau et al. 2021; the last step to sigma = 0 of Karras et al. 2022).
+    """
+
+    def __init__(self, guidance: Guidance | None = None, denoise: bool = False) -> None:
+        self.guidance, self.denoise = guidance, denoise
+
+    @property
+    @abstractmethod
+    def nfe(self) -> int | None:
+        """Network evaluations a sample costs; None where that depends on the sample."""
+
+    @property
+    @abstractmethod
+    def description(self) -> str:
+        """In a few words, for messages."""
 
     @abstractmethod
-    def times(self, steps: int, schedule: NoiseSchedule) -> Tensor:
-        """[steps + 1] times falling from 1 to 0, float64."""
+    def walk(self, denoiser: Conditioned, schedule: NoiseSchedule, x: Tensor, rng: RandomSource) -> Iterator[Visited]:
+        """The points after the first, x [B, ...] float32 at t = 1."""
+
+    def guided(self, denoiser: Denoiser, y: Tensor | None) -> Conditioned:
+        """The denoiser that is followed, counting its evaluations."""
+        return Conditioned(self.guidance.wrap(denoiser) if self.guidance else denoiser, y)
+
+    def trajectory(
+        self, denoiser: Denoiser, schedule: NoiseSchedule, shape: Sequence[int], y: Tensor | None, rng: RandomSource
+    ) -> Iterator[Visited]:
+        """From the noise at t = 1 to t = 0, as the solver goes; with `denoise` the last point holds E[x0 | x] alpha.
+
+        Log-SNR and the scales are computed in float64, so that the grid itself carries no rounding.
+        """
+        noise = rng.normal(shape)
+        first = denoiser.path.at(schedule, torch.ones((), dtype=torch.float64, device=noise.device))
+        x = denoiser.path.prior_std(first) * noise
+        guided = self.guided(denoiser, y)
+        last = Visited(x, first)
+        yield last
+        for point in self.walk(guided, schedule, x, rng):
+            yield point
+            last = point
+        if self.denoise:
+            x0 = guided.at(*last).x0
+            yield Visited((last.level.alpha * x0).to(x0.dtype), last.level)
+
+    def sample(
+        self, denoiser: Denoiser, schedule: NoiseSchedule, shape: Sequence[int], y: Tensor | None, rng: RandomSource
+    ) -> Tensor:
+        """x at t = 0, [B, ...]; a decoder turns it into data."""
+        return deque(self.trajectory(denoiser, schedule, shape, y, rng), maxlen=1).pop().x
 
 
-class UniformTime(Grid):
-    """Equal steps in t."""
-
-    def times(self, steps: int, schedule: NoiseSchedule) -> Tensor:
-        return torch.arange(steps, -1, -1, dtype=torch.float64) / steps
-
-
-class UniformLogSNR(Grid):
-    """Equal steps in log-SNR, whatever the schedule the network was trained with."""
-
-    def times(self, steps: int, schedule: NoiseSchedule) -> Tensor:
-        logsnr = torch.linspace(schedule.logsnr_min, schedule.logsnr_max, steps + 1, dtype=torch.float64)
-        times = schedule.time(logsnr).clamp(0.0, 1.0)
-        times[0], times[-1] = 1.0, 0.0
-        return times
-
-
-class DiffusionSampler:
-    """Integrates from noise at t = 1 to the data's end at t = 0.
+class DiffusionSampler(Sampler):
+    """A solver on a grid of noise levels.
 
     Args:
         solver: how a step is made.
         steps: how many.
         grid: where they lie; equal in t by default.
         guidance: wraps the denoiser, or None.
+        denoise: end with E[x0 | x], for one more evaluation.
     """
 
     def __init__(
-        self, solver: Solver | None = None, steps: int = 50, grid: Grid | None = None, guidance: Guidance | None = None
+        self,
+        solver: Solver | None = None,
+        steps: int = 50,
+        grid: Grid | None = None,
+        guidance: Guidance | None = None,
+        denoise: bool = False,
     ) -> None:
         if steps < 1:
             raise UserError(f"a sampler needs at least one step, got {steps}")
-        self.solver, self.steps, self.grid, self.guidance = solver or DDIM(), steps, grid or UniformTime(), guidance
+        super().__init__(guidance, denoise)
+        self.solver, self.steps, self.grid = solver or DDIM(), steps, grid or UniformTime()
 
     @property
-    def nfe(self) -> int:
-        """Network evaluations a sample costs."""
-        return self.steps * self.solver.evaluations * (self.guidance.evaluations if self.guidance else 1)
+    def nfe(self) -> int | None:
+        evaluations = self.solver.total_evaluations(self.steps) + self.denoise
+        return evaluations * (self.guidance.evaluations if self.guidance else 1)
 
-    def trajectory(
-        self, denoiser: Denoiser, schedule: NoiseSchedule, shape: Sequence[int], y: Tensor | None, rng: RandomSource
-    ) -> Iterator[Tensor]:
-        """x at every level of the grid, [B, ...] float32, from the noise at t = 1 to x at t = 0.
+    @property
+    def description(self) -> str:
+        return f"{type(self.solver).__name__} in {self.steps} steps"
 
-        Log-SNR and the scales are computed in float64, so that the grid itself carries no rounding.
-        """
-        x = denoiser.path.prior_std * rng.normal(shape)
+    def walk(self, denoiser: Conditioned, schedule: NoiseSchedule, x: Tensor, rng: RandomSource) -> Iterator[Visited]:
         times = self.grid.times(self.steps, schedule).to(x.device)
-        guided = Conditioned(self.guidance.wrap(denoiser) if self.guidance else denoiser, y)
         levels = [denoiser.path.at(schedule, t) for t in times]
         state = None
-        yield x
         for at, to in zip(levels, levels[1:]):
-            x, state = self.solver.step(guided, x, at, to, state, rng)
-            yield x
-
-    def sample(
-        self, denoiser: Denoiser, schedule: NoiseSchedule, shape: Sequence[int], y: Tensor | None, rng: RandomSource
-    ) -> Tensor:
-        """x at t = 0, [B, ...]; a decoder turns it into data."""
-        return deque(self.trajectory(denoiser, schedule, shape, y, rng), maxlen=1).pop()
+            x, state = self.solver.step(denoiser, x, at, to, state, rng)
+            yield Visited(x, to)
