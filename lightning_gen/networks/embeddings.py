@@ -21,21 +21,22 @@ class LogSNREmbedding(nn.Module):
     noise levels collapse to about half as many.
 
     Args:
-        dim: features of the output, even.
+        dim: features of the output.
+        waves: sines and cosines together, an even number; as many as `dim` unless told.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, waves: int | None = None) -> None:
         super().__init__()
-        if dim < 2 or dim % 2:
-            raise ValueError(f"dim must be even and positive, got {dim}")
-        self.dim = dim
-        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.waves = dim if waves is None else waves
+        if self.waves < 2 or self.waves % 2:
+            raise ValueError(f"{'dim' if waves is None else 'waves'} must be even and positive, got {self.waves}")
+        self.mlp = nn.Sequential(nn.Linear(self.waves, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, logsnr: Tensor) -> Tensor:
         """logsnr [B], nats -> [B, dim] in the dtype of the weights."""
         with torch.autocast(logsnr.device.type, enabled=False):
             # Made here and not kept as a buffer: `module.bfloat16()` would round a buffer.
-            octaves = torch.linspace(0.0, 1.0, self.dim // 2, dtype=torch.float32, device=logsnr.device)
+            octaves = torch.linspace(0.0, 1.0, self.waves // 2, dtype=torch.float32, device=logsnr.device)
             periods = LONGEST_PERIOD * (SHORTEST_PERIOD / LONGEST_PERIOD) ** octaves
             phase = logsnr.float()[:, None] * (2.0 * math.pi / periods)
             features = torch.cat([phase.sin(), phase.cos()], dim=1)

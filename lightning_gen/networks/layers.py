@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import group_norm, interpolate, scaled_dot_product_attention
+from torch.nn.functional import avg_pool2d, group_norm, interpolate, scaled_dot_product_attention
 
 from lightning_gen.errors import UserError
 from lightning_gen.networks.embeddings import LogSNREmbedding
@@ -63,30 +63,57 @@ def upsample(x: Tensor, size: torch.Size) -> Tensor:
     return interpolate(x, scale_factor=2.0, mode="nearest")[:, :, : size[0], : size[1]]
 
 
+def downsample(x: Tensor, size: torch.Size | None = None) -> Tensor:
+    """The means of two by two pixels, at odd edges of those there are: [B, C, ceil(H / 2), ceil(W / 2)].
+
+    `size` is not needed; it is there so that a block calls this as it calls `upsample`.
+    """
+    return avg_pool2d(x, 2, ceil_mode=True)
+
+
+def check_condition(cond: Tensor | None, wanted: bool) -> None:
+    """
+    Raises:
+        UserError: if a condition is missing, or given to a network that was built without one.
+    """
+    if (cond is None) == wanted:
+        raise UserError(
+            "this network was built with a condition and got none"
+            if cond is None
+            else "this network was built without a condition and got one: give cond_dim"
+        )
+
+
 class Embedding(nn.Module):
     """Noise level and condition as one vector, past its last SiLU: what modulates every block of a network.
+
+    Args:
+        dim: features of the output.
+        cond_dim: features of the condition; None for none.
+        waves: of log-SNR, see `LogSNREmbedding`.
 
     Raises:
         UserError: if a condition is missing, or given to a network that was built without one.
     """
 
-    def __init__(self, dim: int, cond_dim: int | None) -> None:
+    def __init__(self, dim: int, cond_dim: int | None, waves: int | None = None) -> None:
         super().__init__()
-        self.logsnr = LogSNREmbedding(dim)
+        self.logsnr = LogSNREmbedding(dim, waves)
         self.cond = None if cond_dim is None else nn.Linear(cond_dim, dim)
 
     def forward(self, logsnr: Tensor, cond: Tensor | None) -> Tensor:
         """logsnr [B], cond [B, cond_dim] or None -> [B, dim]."""
         embedding = self.logsnr(logsnr)
-        if (cond is None) != (self.cond is None):
-            raise UserError(
-                "this network was built with a condition and got none"
-                if cond is None
-                else "this network was built without a condition and got one: give cond_dim"
-            )
+        check_condition(cond, wanted=self.cond is not None)
         if self.cond is not None:
             embedding = embedding + self.cond(cond)
         return nn.functional.silu(embedding)
+
+
+def attend(qkv: Tensor, heads: int) -> Tensor:
+    """Multi-head attention of N tokens to each other: queries, keys and values [B, N, 3 C] -> [B, N, C]."""
+    q, k, v = qkv.unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
+    return scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 class SelfAttention(nn.Module):
@@ -104,6 +131,5 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x [B, C, H, W] -> the same shape."""
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        q, k, v = self.qkv(tokens).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = attend(self.qkv(tokens), self.heads)
         return x + self.out(mixed).transpose(1, 2).reshape(x.shape)

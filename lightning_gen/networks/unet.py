@@ -7,50 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_gen.errors import UserError
-from lightning_gen.networks.layers import (
-    Embedding,
-    SelfAttention,
-    fast_layout,
-    modulated_group_norm,
-    num_groups,
-    upsample,
-    zero,
-)
-
-
-class ResidualBlock(nn.Module):
-    """GroupNorm, SiLU, conv, modulated GroupNorm, SiLU, dropout, conv; starts as the identity or a 1x1 projection."""
-
-    def __init__(self, in_channels: int, out_channels: int, dropout: float, groups: int) -> None:
-        super().__init__()
-        self.out_channels = out_channels
-        self.groups = num_groups(out_channels, groups)
-        self.norm = nn.GroupNorm(num_groups(in_channels, groups), in_channels)
-        self.conv_in = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.dropout = nn.Dropout(dropout)
-        self.conv_out = zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
-
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """x [B, C, H, W], modulation [B, 2 out_channels] -> [B, out_channels, H, W]."""
-        scale, shift = modulation.chunk(2, dim=1)
-        h = self.conv_in(nn.functional.silu(self.norm(x)))
-        h = modulated_group_norm(h, self.groups, 1.0 + scale, shift)
-        h = self.conv_out(self.dropout(nn.functional.silu(h)))
-        return h.add_(self.skip(x))  # in place: no derivative needs what a convolution put out
-
-
-class Stage(nn.Module):
-    """A residual block and, at the resolutions that have it, self-attention."""
-
-    def __init__(self, block: ResidualBlock, attention: SelfAttention | None) -> None:
-        super().__init__()
-        self.block, self.attention = block, attention
-
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        x = self.block(x, modulation)
-        return x if self.attention is None else self.attention(x)
+from lightning_gen.networks.blocks import ResidualBlock, Stage, level_heights
+from lightning_gen.networks.layers import Embedding, SelfAttention, fast_layout, num_groups, upsample, zero
 
 
 class UNet(nn.Module):
@@ -90,14 +48,7 @@ class UNet(nn.Module):
         groups: int = 32,
     ) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise UserError(f"UNet takes images (C, H, W), the data have shape {tuple(shape)}")
-        if not multipliers or min(*multipliers, channels, blocks, heads, groups) < 1:
-            raise UserError("UNet needs one multiplier or more, and all its counts positive")
-        heights = [-(-shape[1] // 2**level) for level in range(len(multipliers))]
-        if missing := sorted(set(attention) - set(heights)):
-            raise UserError(f"UNet has no level of height {missing[0]} for attention; its heights are {heights}")
-
+        heights = level_heights("UNet", shape, multipliers, (channels, blocks, heads, groups), attention)
         widths = [channels * multiplier for multiplier in multipliers]
         self.modulated: list[int] = []
 

@@ -42,5 +42,13 @@ def test_one_feature_rises_over_the_whole_range_and_another_turns_within_a_nat()
 
 
 def test_odd_dim_is_refused():
-    with pytest.raises(ValueError, match="even"):
+    with pytest.raises(ValueError, match="dim must be even"):
         LogSNREmbedding(7)
+    with pytest.raises(ValueError, match="waves must be even"):
+        LogSNREmbedding(8, waves=7)
+
+
+def test_the_waves_can_be_fewer_than_the_features():
+    embedding = LogSNREmbedding(7, waves=4)
+    assert embedding.mlp[0].in_features == 4
+    assert embedding(torch.zeros(3)).shape == (3, 7)
