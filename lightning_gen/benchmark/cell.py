@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_gen.benchmark.evaluations import NAME, Evaluation
+from lightning_gen.benchmark.measurement import Measurement, measure, of_seed, text_of
+from lightning_gen.errors import UserError
 from lightning_gen.processes import die_with_parent
-
-NAME = "benchmark"
-"""Of the evaluation files in a run's directory."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Job:
     Attributes:
         run: the run's directory.
         fit: arguments of `lightning-gen fit`: --config EXPERIMENT, then the cell's overrides and the seed.
-        protocol: fields of `Protocol`.
+        evaluations: all ways in which the trained model is measured.
         recipe: text of the experiment's config files.
         threads: of this process.
         group: of W&B, the benchmark's name.
@@ -33,55 +33,31 @@ class Job:
 
     run: Path
     fit: list[str]
-    protocol: dict[str, Any]
+    evaluations: list[Evaluation]
     recipe: str
     threads: int
     group: str
-
-    @property
-    def result(self) -> Path:
-        """The file whose existence says that the run is done."""
-        return self.run / "evaluation" / f"{NAME}.json"
 
     def training(self) -> str:
         """What the training depends on, as text."""
         return json.dumps([self.fit[2:], self.recipe], sort_keys=True)
 
-    def fingerprint(self) -> str:
-        """What the result depends on: a run measured under another is measured again."""
-        return json.dumps([self.training(), self.protocol], sort_keys=True)
+    def measurements(self) -> list[Measurement]:
+        """One an evaluation."""
+        return [Measurement(self.run / "evaluation", each.file, each, self.training()) for each in self.evaluations]
+
+    def measured(self) -> list[Measurement]:
+        """Those that are done."""
+        return [each for each in self.measurements() if each.done()]
 
     def done(self) -> bool:
-        """Whether the run has been measured, as this job says."""
-        said = _text(self.run / "evaluation" / f"{NAME}.job")
-        return self.result.exists() and _measuring(said) == _measuring(self.fingerprint())
+        """Whether the run has been trained and measured, in all ways, as this job says."""
+        return len(self.measured()) == len(self.evaluations)
 
     def begun_otherwise(self) -> bool:
         """Whether the run directory holds a training of another config than this job's."""
-        said = _text(self.run / "training.job")
-        return said is not None and _training(said) != _training(self.training())
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text() if path.exists() else None
-
-
-def _training(said: str) -> Any:
-    """What `Job.training` says, without a seed of 0: that is `fit`'s own, and was not written while there was one seed."""
-    try:
-        arguments, recipe = json.loads(said)
-    except (ValueError, TypeError):
-        return said
-    return [[each for each in arguments if each != "--seed_everything=0"], recipe]
-
-
-def _measuring(said: str | None) -> Any:
-    """What `Job.fingerprint` says, likewise."""
-    try:
-        training, protocol = json.loads(said or "")
-    except (ValueError, TypeError):
-        return said
-    return [_training(training), protocol]
+        said = text_of(self.run / "training.job")
+        return said is not None and of_seed(said) != of_seed(self.training())
 
 
 @contextmanager
@@ -110,7 +86,6 @@ def run_job(job: Job) -> None:
         from lightning_gen import loading
         from lightning_gen.cli import run_verb
         from lightning_gen.evaluation.judge import Judge
-        from lightning_gen.evaluation.protocol import Protocol
         from lightning_gen.evaluation.subject import subject
         from lightning_gen.run_directory import write_atomically
 
@@ -119,13 +94,15 @@ def run_job(job: Job) -> None:
         write_atomically(job.run / "training.job", job.training())
         run_verb("fit", [*job.fit, "--run", str(job.run)])
         checkpoint = loading.read_checkpoint(job.run)
-        judge = Judge(loading.load_data(checkpoint), Protocol.of(job.protocol), device_of(job.run))
-        module = loading.from_checkpoint(checkpoint, name=str(job.run))
-        measured = judge.of_model(module)
-        measured.settings.update(subject(checkpoint, job.run))
-        measured.timing.update(judge.timing())
-        measured.write(job.run / "evaluation", NAME, module.levels)
-        write_atomically(job.run / "evaluation" / f"{NAME}.job", job.fingerprint())
+        judge = Judge(loading.load_data(checkpoint), job.evaluations[0].protocol, device_of(job.run))
+
+        def load(weights: str) -> Any:
+            return loading.from_checkpoint(checkpoint, weights, name=str(job.run))
+
+        about, parts = subject(checkpoint, job.run), job.run / "evaluation" / f".{NAME}.parts"
+        failed = measure(job.measurements(), judge, load, about, parts)
+        if failed:
+            raise UserError(f"{len(failed)} of {len(job.evaluations)} evaluations failed: {', '.join(failed)}")
 
 
 def device_of(run: Path) -> Any:

@@ -76,6 +76,11 @@ class Display:
             print(f"[{len(self.done)}/{len(self.jobs)}, {self._left()}] {text}", flush=True)
 
     def _fraction(self, name: str) -> float:
+        """Share of a run that is done: a training counts for nine evaluations."""
+        job = self.jobs[name]
+        return (9 * self._trained(name) + len(job.measured())) / (9 + len(job.evaluations))
+
+    def _trained(self, name: str) -> float:
         """Share of a training that is done."""
         run = self.jobs[name].run
         if name not in self._totals and (run / "config.yaml").exists():
@@ -85,12 +90,15 @@ class Display:
         return min(1.0, last_step(run / "metrics.csv") / total) if total > 0 else 0.0
 
     def _stage(self, name: str) -> str:
-        fraction = self._fraction(name)
-        return f"training {fraction:.0%}" if fraction < 1 else "measuring"
+        fraction, job = self._trained(name), self.jobs[name]
+        if fraction < 1:
+            return f"training {fraction:.0%}"
+        count = len(job.evaluations)
+        return f"measuring {min(len(job.measured()) + 1, count)} of {count}" if count > 1 else "measuring"
 
     def _left(self) -> str:
         """Time left, from the pace so far."""
-        finished = len(self.done) + len(self.broken) - self._skipped + 0.9 * sum(map(self._fraction, self.running))
+        finished = len(self.done) + len(self.broken) - self._skipped + sum(map(self._fraction, self.running))
         todo = len(self.jobs) - self._skipped
         if finished <= 0 or todo == 0:
             return "time left unknown"

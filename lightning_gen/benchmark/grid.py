@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lightning_gen.comparison.metrics import named_metric
+from lightning_gen.benchmark.evaluations import Evaluation, across, check_evaluations, check_values, evaluations
+from lightning_gen.comparison.metrics import METRICS, named_metric
 from lightning_gen.comparison.settings import some
 from lightning_gen.errors import UserError
-from lightning_gen.evaluation.protocol import Protocol
+from lightning_gen.evaluation.protocol import leaves
 from lightning_gen.refusals import nearest
 
 Overrides = dict[str, Any]
@@ -35,7 +35,7 @@ class Cell:
     """One model of the grid.
 
     Attributes:
-        name: its directory, the axes' values joined by dashes.
+        name: its directory: the axes' values joined by dashes; the experiment's name where there are no axes.
         values: axis -> name of the value.
         overrides: what it changes in the experiment.
     """
@@ -69,6 +69,28 @@ class Run:
         return [*self.cell.arguments(), f"--seed_everything={self.seed}"]
 
 
+MODEL = "model"
+"""The column of the models' names where no axis tells them apart."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table: a cell, measured in one way."""
+
+    cell: Cell
+    evaluation: Evaluation
+
+    @property
+    def name(self) -> str:
+        """All axes' values joined by dashes."""
+        return "-".join([*self.cell.values.values(), *self.evaluation.values.values()])
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """{column: text}."""
+        return {**(self.cell.values or {MODEL: self.cell.name}), **self.evaluation.values}
+
+
 @dataclass(frozen=True)
 class Plan:
     """A benchmark's config.
@@ -77,12 +99,15 @@ class Plan:
         name: of the benchmark; W&B groups its runs by it.
         experiment: config of the experiment that every cell changes, relative to the plan's own file.
         axes: {axis: {value: overrides}}; the cells are all combinations.
+        evaluation_axes: {axis: {value: fields of the evaluation}}; every model, trained once, is measured in all
+            combinations. They set sampler, nfe, likelihood.estimator, weights, or parts of them by dotted keys.
         overrides: for every cell.
-        evaluation: fields of `lightning_gen.evaluation.protocol.Protocol`.
+        evaluation: fields of `lightning_gen.evaluation.protocol.Protocol`, and `weights`: ema, ema:DECAY or raw.
         baselines: {row: {"class_path", "init_args"}} of models made from the training set by `initialize`.
         floor: the split of real data whose distance to the reference is the table's floor; None for the data set's own.
-        baseline: name of the cell that the others are set against; None for the first of the table.
+        baseline: name of the row that the others are set against, such as cosine-v; None for the first of the table.
         rank_by: fd, bits_per_dim, kid, ...; None for FD where all have it, else the likelihood.
+        columns: the metrics that people are shown, such as [fd, precision, recall]; none for FD and the likelihood.
         seeds: of the trainings; every cell is trained under each.
         workers: cells trained at the same time, each in a process of its own.
         threads: of each worker.
@@ -90,13 +115,15 @@ class Plan:
 
     name: str
     experiment: Path
-    axes: dict[str, dict[str, Overrides]]
+    axes: dict[str, dict[str, Overrides]] = field(default_factory=dict)
+    evaluation_axes: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     overrides: Overrides = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     floor: str | None = None
     baseline: str | None = None
     rank_by: str | None = None
+    columns: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
     workers: int = 1
     threads: int = 1
@@ -121,9 +148,11 @@ class Plan:
         known = set(cls.__dataclass_fields__)
         for key in content.keys() - known:
             raise UserError(f"{path} has no key {key!r}{nearest(key, known)}: it has {', '.join(sorted(known))}")
-        for key in ("experiment", "axes"):
-            if not content.get(key):
-                raise UserError(f"{path} lacks {key!r}")
+        if not content.get("experiment"):
+            raise UserError(f"{path} lacks 'experiment'")
+        if not content.get("axes") and not content.get("evaluation_axes"):
+            raise UserError(f"{path} lacks 'axes', or 'evaluation_axes'")
+        content = {key: value for key, value in content.items() if value is not None}
         experiment = (path.parent / content.pop("experiment")).resolve()
         if not experiment.is_file():
             raise UserError(f"{path}: there is no experiment config {experiment}")
@@ -137,27 +166,27 @@ class Plan:
         whole = isinstance(self.seeds, list) and all(type(seed) is int and seed >= 0 for seed in self.seeds)
         if not whole or not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"seeds must be a list of different whole numbers such as [0, 1, 2], got {self.seeds!r}")
-        Protocol.of(self.evaluation)
-        for axis, values in self.axes.items():
-            if not isinstance(values, dict) or not values or not all(isinstance(v, dict) for v in values.values()):
-                raise UserError(
-                    f"axis {axis!r} must map each of its values to overrides such as {{model.init_args.x: 1}}"
-                )
-            for value in values:
-                if not re.fullmatch(r"[\w.+]+", str(value)):
-                    raise UserError(f"{value!r} on axis {axis!r} names a directory: letters, digits, _ . and + only")
+        check_values("axes", self.axes, "overrides such as {model.init_args.x: 1}")
+        check_values("evaluation_axes", self.evaluation_axes, "fields of the evaluation such as {sampler.steps: 5}")
+        both = [axis for axis in self.evaluation_axes if axis in self.axes or axis == MODEL]
+        if both:
+            raise UserError(f"evaluation axis {both[0]!r} has the name of another column: rename it")
+        check_evaluations(self.evaluation, self.evaluation_axes)
         cells = self.cells()
         if any("seed_everything" in cell.overrides for cell in cells):
             raise UserError(
                 "the overrides and axes of a benchmark cannot set seed_everything: name the seeds in `seeds`"
             )
-        names = [cell.name for cell in cells]
+        names = [entry.name for entry in self.entries()]
         if self.baseline is not None and self.baseline not in names:
             raise UserError(
-                f"baseline {self.baseline!r} is no cell{nearest(str(self.baseline), set(names))}: there are {some(names, 12)}"
+                f"baseline {self.baseline!r} is no row{nearest(str(self.baseline), set(names))}: there are {some(names, 12)}"
             )
         if self.rank_by is not None:
             named_metric(self.rank_by)
+        unknown = [name for name in self.columns if name not in METRICS] if isinstance(self.columns, list) else ["?"]
+        if unknown:
+            raise UserError(f"columns must be a list of {', '.join(METRICS)}, not {self.columns!r}")
 
     def recipe(self) -> str:
         """Text of the experiment's config and of the files that its keys name."""
@@ -170,18 +199,29 @@ class Plan:
         """Every cell under every seed, the first seed of all cells first: a benchmark that is cut has a whole table."""
         return [Run(cell, seed) for seed in self.seeds for cell in self.cells()]
 
+    def entries(self) -> list[Entry]:
+        """Every cell in every evaluation."""
+        return [Entry(cell, evaluation) for cell in self.cells() for evaluation in self.evaluations()]
+
+    def evaluations(self) -> list[Evaluation]:
+        """All ways in which a trained model is measured."""
+        return evaluations(self.evaluation, self.evaluation_axes)
+
     def across(self) -> list[str]:
         """What the axes change of how a model is measured, as `lightning-gen compare --across` names it."""
         keys = {key for values in self.axes.values() for changes in values.values() for key in changes}
-        return [name for name, own in _MEASURING.items() if any(_touches(key, own) for key in keys)]
+        found = {name for name, own in _MEASURING.items() if any(_touches(key, own) for key in keys)}
+        evaluating = [changes for values in self.evaluation_axes.values() for changes in values.values()]
+        found |= {name for changes in evaluating for key in leaves(changes) if (name := across(key))}
+        return [name for name in _MEASURING if name in found]
 
     def cells(self) -> list[Cell]:
-        """All combinations, the first axis slowest."""
+        """All combinations, the first axis slowest; one, of the experiment as it is, where there are no axes."""
         cells = []
         for combination in itertools.product(*(values.items() for values in self.axes.values())):
             names = [str(name) for name, _ in combination]
             overrides = dict(self.overrides)
             for _, changes in combination:
                 overrides.update(changes)
-            cells.append(Cell("-".join(names), dict(zip(self.axes, names)), overrides))
+            cells.append(Cell("-".join(names) or self.experiment.stem, dict(zip(self.axes, names)), overrides))
         return cells

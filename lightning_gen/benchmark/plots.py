@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from matplotlib import image as images
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_gen.benchmark import evaluation_curves
+from lightning_gen.benchmark.evaluation_curves import moves
 from lightning_gen.benchmark.grid import Plan
 from lightning_gen.comparison import plot
 from lightning_gen.comparison.metrics import BITS, FD, Metric
@@ -21,33 +24,42 @@ from lightning_gen.metrics_file import read_metrics
 
 
 def write(standing: Standing, plan: Plan, folder: Path) -> None:
-    """A heat map a metric, compare.png, curves.png and samples.png, as far as there is something to draw."""
+    """A heat map a metric, compare.png, curves.png, evaluation_curves.png and samples.png, as far as there is something
+    to draw.
+    """
     for metric in (FD, BITS):
-        if not all(math.isnan(model.mean(metric)) for model in standing.models):
+        if not all(math.isnan(model.mean(metric)) for model in standing.models) and moving(standing, plan, metric):
             heat_map(standing, plan, metric).savefig(folder / f"heatmap_{metric.key}.png", bbox_inches="tight")
     plot.write(standing, plan.name, folder)
-    curves(standing.models).savefig(folder / "curves.png", bbox_inches="tight")
+    curves(standing.models, plan).savefig(folder / "curves.png", bbox_inches="tight")
+    evaluation_curves.write(standing, plan, folder)
     sheets(standing, plan).savefig(folder / "samples.png", bbox_inches="tight")
 
 
-def _layout(plan: Plan) -> tuple[list[str], list[str]]:
+def moving(standing: Standing, plan: Plan, metric: Metric) -> list[str]:
+    """The axes of the grid, without those evaluation axes along which a metric is the same: a likelihood has no solver."""
+    return [*plan.axes, *(axis for axis in plan.evaluation_axes if moves(standing.models, axis, metric))]
+
+
+def _layout(plan: Plan, axes: Sequence[str]) -> tuple[list[str], list[str]]:
     """Row and column labels: the first axis down, the combinations of the others across."""
-    first, *others = plan.axes
-    across = dict.fromkeys("-".join(cell.values[axis] for axis in others) for cell in plan.cells())
-    return [str(value) for value in plan.axes[first]], list(across)
+    places = [_place(entry.labels, axes) for entry in plan.entries()]
+    down, across = (list(dict.fromkeys(labels)) for labels in zip(*places))
+    return down, across
 
 
-def _place(model: Model, plan: Plan) -> tuple[str, str]:
-    first, *others = plan.axes
-    return model.labels[first], "-".join(model.labels[axis] for axis in others)
+def _place(labels: Mapping[str, str], axes: Sequence[str]) -> tuple[str, str]:
+    first, *others = axes
+    return labels[first], "-".join(labels[axis] for axis in others)
 
 
 def heat_map(standing: Standing, plan: Plan, metric: Metric) -> Figure:
     """The mean over the grid, coloured by its logarithm where it is positive, with the baselines in the caption."""
-    down, across = _layout(plan)
+    dims = moving(standing, plan, metric)
+    down, across = _layout(plan, dims)
     grid = np.full((len(down), len(across)), np.nan)
     for model in standing.models:
-        i, j = _place(model, plan)
+        i, j = _place(model.labels, dims)
         grid[down.index(i), across.index(j)] = model.mean(metric)
     figure = Figure(figsize=(1.6 + 1.25 * len(across), 1.4 + 0.75 * len(down)), dpi=130)
     axes = figure.subplots()
@@ -61,9 +73,9 @@ def heat_map(standing: Standing, plan: Plan, metric: Metric) -> Figure:
             axes.text(j, i, f"{value:.3g}", ha="center", va="center", color="white" if dark else "black")
     axes.set_xticks(range(len(across)), across)
     axes.set_yticks(range(len(down)), down)
-    first, *others = plan.axes
+    first, *others = dims
     axes.set_ylabel(first)
-    values = {record.name: metric.value(record) for record in standing.fixed}
+    values = {record.name: metric.value(record) for record in standing.fixed if not record.labels}
     baselines = [f"{name} {value:.3g}" for name, value in values.items() if not math.isnan(value)]
     axes.set_xlabel("\n".join([" - ".join(others), "   ".join(baselines)]))
     seeds = max(model.seeds for model in standing.models)
@@ -73,22 +85,27 @@ def heat_map(standing: Standing, plan: Plan, metric: Metric) -> Figure:
     return figure
 
 
-def curves(models: list[Model]) -> Figure:
+def curves(models: list[Model], plan: Plan) -> Figure:
     """Training loss and validation bits/dim against images seen, a line a run: the seeds of a model look the same."""
     figure = Figure(figsize=(12, 4.5), dpi=120)
     left, right = figure.subplots(1, 2)
-    colours = {value: f"C{i}" for i, value in enumerate(dict.fromkeys(next(iter(m.labels.values())) for m in models))}
-    others = dict.fromkeys(tuple(model.labels.values())[1:] for model in models)
+    trained: dict[tuple[str, ...], Model] = {}  # once each, in however many ways it is measured
+    for model in models:
+        values = tuple(text for label, text in model.labels.items() if label not in plan.evaluation_axes)
+        if values not in trained or trained[values].seeds < model.seeds:
+            trained[values] = model
+    colours = {value: f"C{i}" for i, value in enumerate(dict.fromkeys(first for first, *_ in trained))}
+    others = dict.fromkeys(tuple(rest) for _, *rest in trained)
     styles = dict(zip(others, itertools.cycle(["-", "--", ":", "-."])))
     measure = ""
-    for model in sorted(models, key=lambda model: tuple(model.labels.values())):
+    for values, model in sorted(trained.items()):
         for record in model.records:
             series = read_metrics(record.file.parent.parent / "metrics.csv")
             seen = dict(series.get("images_seen", []))
             look = {
-                "color": colours[next(iter(model.labels.values()))],
-                "linestyle": styles[tuple(model.labels.values())[1:]],
-                "label": model.name if record is model.records[0] else None,
+                "color": colours[values[0]],
+                "linestyle": styles[values[1:]],
+                "label": "-".join(values) if record is model.records[0] else None,
                 "linewidth": 1.2 / math.sqrt(model.seeds),
             }
             measure = "val/bits_per_dim" if "val/bits_per_dim" in series else "val/log_prob_nats"
@@ -116,20 +133,28 @@ def _curve(axes: Axes, points: list[tuple[int, float]], seen: dict[int, float], 
 
 
 def sheets(standing: Standing, plan: Plan) -> Figure:
-    """Samples of every cell's first seed at its place in the grid, the baselines below."""
-    down, across = _layout(plan)
-    height, width = len(down) + bool(standing.fixed), max(len(across), len(standing.fixed), 1)
+    """Samples of every row's first seed at its place in the grid, the baselines below."""
+    dims = [*plan.axes, *plan.evaluation_axes]
+    down, across = _layout(plan, dims)
+    alone = [record for record in standing.fixed if not record.labels]
+    width = max(len(across), len(alone), 1)
+    below = [alone] if alone else []
+    for name in dict.fromkeys(record.name for record in standing.fixed if record.labels):
+        several = [record for record in standing.fixed if record.name == name and record.labels]
+        below += [several[start : start + width] for start in range(0, len(several), width)]
+    height = len(down) + len(below)
     figure = Figure(figsize=(2.6 * width, 2.85 * height), dpi=110)
     grid = figure.subplots(height, width, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for model in standing.models:
-        i, j = _place(model, plan)
+        i, j = _place(model.labels, dims)
         first = model.records[0]
         name = f"{model.name}, seed {first.seed}:" if model.seeds > 1 else model.name
         _sheet(grid[down.index(i), across.index(j)], name, first)
-    for axes, record in zip(grid[-1], standing.fixed):
-        _sheet(axes, record.name, record)
+    for row, records in zip(grid[len(down) :], below):
+        for axes, record in zip(row, records):
+            _sheet(axes, "-".join([record.name, *record.labels.values()]), record)
     figure.tight_layout()
     return figure
 

@@ -22,12 +22,12 @@ _PRELOAD = "lightning_gen.benchmark.preload"
 
 def jobs_of(plan: Plan, out: Path) -> dict[str, Job]:
     """{run: job} in the plan's order."""
-    recipe = plan.recipe()
+    recipe, evaluations = plan.recipe(), plan.evaluations()
     return {
         run.name: Job(
             run=out / "cells" / run.name,
             fit=["--config", str(plan.experiment), *run.arguments()],
-            protocol=plan.evaluation,
+            evaluations=evaluations,
             recipe=recipe,
             threads=plan.threads,
             group=plan.name,
@@ -83,14 +83,15 @@ def benchmark(
 ) -> Path:
     """Trains, measures and ranks a grid of models: DIR/table.md, table.csv, plots and a directory a run.
 
-    Started again it skips the runs that are done and resumes the one that was cut; with more seeds it trains those too.
+    Started again it skips what is done, runs and evaluations, and resumes the run that was cut; with more seeds it trains
+    those too.
 
     Args:
         config: the plan, such as configs/benchmark/digits.yaml.
         out: the directory; runs/benchmark-NAME by default.
         workers: runs trained at the same time, instead of the plan's.
         seeds: how many training seeds a cell, from 0, instead of the plan's.
-        baseline: the cell that the others are set against, instead of the plan's.
+        baseline: the row that the others are set against, instead of the plan's.
         rank_by: fd, bits_per_dim, kid, ..., instead of the plan's.
     """
     plan = Plan.read(Path(config))
@@ -131,8 +132,8 @@ def benchmark(
 
 
 def _finish(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Standing | None:
-    """Baselines in a process of their own, which alone needs torch, then the table and the plots; None with no run done."""
-    done = {name: job for name, job in jobs.items() if job.done()}
+    """Baselines in a process of their own, which alone needs torch, then the table and the plots; None with none measured."""
+    done = {name: job for name, job in jobs.items() if job.measured()}
     if not done:
         return None
     from lightning_gen.benchmark.baselines import measure_baselines

@@ -11,11 +11,13 @@ from lightning_gen.comparison.settings import ACROSS, Disagreement, disagreement
 
 
 def distinct(baselines: Iterable[Record]) -> list[Record]:
-    """Each baseline once: those of one name, source and number of samples are one. The floor first, the ceiling last."""
+    """Each baseline once: those of one name, labels, source and number of samples are one. The floor first, the ceiling
+    last.
+    """
     kept: dict[tuple[Any, ...], Record] = {}
     for baseline in baselines:
         how = (baseline.settings.get(key) for key in ("source", "num_samples", *DATA_SETTINGS))
-        kept.setdefault((baseline.name, *how), baseline)
+        kept.setdefault((baseline.name, *baseline.labels.items(), *how), baseline)
     place = {FLOOR: -1, CEILING: 1}
     return sorted(kept.values(), key=lambda baseline: place.get(baseline.name, 0))
 
@@ -31,7 +33,8 @@ def fitting(baselines: Iterable[Record], records: Sequence[Record]) -> tuple[lis
         clashes = [_clash(baseline, record) for record in records]
         clash = clashes[0] if clashes and None not in clashes else None
         if clash is not None:
-            notes.append(f"Left out: {baseline.name}, which was measured otherwise ({clash}).")
+            name = " ".join([baseline.name, *baseline.labels.values()])
+            notes.append(f"Left out: {name}, which was measured otherwise ({clash}).")
             continue
         kept.append(baseline)
         most = max((_num(record) for record in records), default=0)

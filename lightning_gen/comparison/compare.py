@@ -27,7 +27,7 @@ def compare(
 
     Args:
         runs: run directories, evaluation files, or benchmarks' directories, which mean all their runs.
-        name: of the evaluation to read in each; "default", in a benchmark "benchmark".
+        name: of the evaluation to read in each; "default", in a benchmark all that it measured.
         baseline: what the others are set against: a row's or a run's name, or its path; the first row by default.
         rank_by: fd, bits_per_dim, kid, ...; by default FD where all have it, else the likelihood.
         across: settings that differ on purpose: sampler, weights, estimator, joined by commas; they become columns.

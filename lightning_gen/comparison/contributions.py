@@ -29,15 +29,27 @@ def contribution(record: Record) -> Curve:
 
 
 def contributions(models: Sequence[Model]) -> dict[str, Curve]:
-    """{model: the mean of its seeds' curves}; models whose seeds have other bins, or none, are left out."""
-    found = {}
+    """{model: the mean of its seeds' curves}; models whose seeds have other bins, or none, are left out.
+
+    Models of one curve, which differ in how they were sampled, are one, by the labels that they share.
+    """
+    found: dict[str, tuple[Curve, list[Model]]] = {}  # by the curve as text, in which NaN equals NaN
     for model in models:
         curves = [contribution(record) for record in model.records]
         bins = {tuple((low, high) for low, high, _ in curve) for curve in curves}
         if len(bins) == 1 and (edges := bins.pop()):
             means = [fmean(values) for values in zip(*([value for _, _, value in curve] for curve in curves))]
-            found[", ".join(model.labels.values()) or model.name] = [(*edge, mean) for edge, mean in zip(edges, means)]
-    return found
+            curve = [(*edge, mean) for edge, mean in zip(edges, means)]
+            found.setdefault(repr(curve), (curve, []))[1].append(model)
+    return {_shared(alike): curve for curve, alike in found.values()}
+
+
+def _shared(models: Sequence[Model]) -> str:
+    """The labels that all have; the name of their run where there are none."""
+    first, *others = (model.labels.items() for model in models)
+    shared = [label for label in first if all(label in other for other in others)]
+    home = models[0].records[0].home
+    return ", ".join(text for _, text in shared) or (home.name if home and others else models[0].name)
 
 
 def draw(models: Sequence[Model]) -> Figure | None:

@@ -49,7 +49,7 @@ def _measurement(standing: Standing, headers: Collection[str]) -> Iterator[str]:
         yield f"Samples are set against {count} examples of {split}."
     else:
         yield f"No feature extractor was named for {split}: there is no FD."
-    if any(record.kind for record in standing.records):
+    if any(record.kind for record in standing.records) and any(metric.of == LIKELIHOOD for metric in standing.shown):
         of_all = f"{count} " if count else ""
         yield (
             f"Likelihood: over all {of_all}examples of the split{_draws(standing)}; the noise of evaluation is shared by "
@@ -137,7 +137,7 @@ def _ranks(standing: Standing) -> Iterator[str]:
 
 def _fixed(standing: Standing) -> Iterator[str]:
     told = [_of_data(record) for record in standing.fixed if record.settings.get("source")]
-    others = [record.name for record in standing.fixed if not record.settings.get("source")]
+    others = list(dict.fromkeys(record.name for record in standing.fixed if not record.settings.get("source")))
     if others:
         told.append(
             f"{' and '.join(others)} {'are' if len(others) > 1 else 'is'} fitted to the training set in closed form"

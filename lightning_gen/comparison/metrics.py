@@ -22,6 +22,7 @@ class Metric:
         of: `SAMPLES` or `LIKELIHOOD`.
         lower_is_better: its direction.
         digits: behind the point.
+        share: of samples or of examples, from 0 to 1: such metrics are drawn on one axis.
     """
 
     keys: tuple[str, ...]
@@ -29,6 +30,7 @@ class Metric:
     of: str = SAMPLES
     lower_is_better: bool = True
     digits: int = 3
+    share: bool = False
 
     @property
     def key(self) -> str:
@@ -67,10 +69,10 @@ METRICS = {
         Metric(("fid",), "FID"),
         FD_INF,
         Metric(("kid",), "KID", digits=5),
-        Metric(("precision",), "precision", lower_is_better=False),
-        Metric(("recall",), "recall", lower_is_better=False),
+        Metric(("precision",), "precision", lower_is_better=False, share=True),
+        Metric(("recall",), "recall", lower_is_better=False, share=True),
         Metric(("density",), "density", lower_is_better=False),
-        Metric(("coverage",), "coverage", lower_is_better=False),
+        Metric(("coverage",), "coverage", lower_is_better=False, share=True),
         Metric(("inception_score",), "Inception score", lower_is_better=False),
     )
 }

@@ -109,6 +109,7 @@ def _names(parts: Sequence[tuple[Record, ...]]) -> list[str]:
     ways: tuple[Callable[[tuple[Record, ...]], str], ...] = (
         lambda part: _common([record.name for record in part]),
         lambda part: "+".join(record.name for record in part),
+        lambda part: ":".join([_common([record.name for record in part]), _common([r.file.stem for r in part])]),
     )
     for way in ways:
         names = [way(part) for part in parts]

@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from lightning_gen.comparison import contributions
 from lightning_gen.comparison.metrics import Metric
+from lightning_gen.comparison.records import CEILING, FLOOR
 from lightning_gen.comparison.standing import Row, Standing
 from lightning_gen.comparison.statistics import Estimate
 from lightning_gen.run_directory import write_atomically
@@ -27,6 +28,10 @@ NEAR = 0.5
 
 ABOVE = 3.0
 """Times the median difference, with its interval, at which differences are cut: one bad model would flatten all others."""
+
+
+FEW = 6
+"""Baselines that can be told apart as lines: of more, only the floor and the ceiling are drawn."""
 
 
 def write(standing: Standing, title: str, folder: Path) -> Path:
@@ -63,17 +68,19 @@ def _numbers(axes: Axes, standing: Standing, metric: Metric) -> None:
     _names(axes, standing.rows, ranked=metric is standing.metric)
     finite = [value for value in drawn if math.isfinite(value)]
     if finite:
-        _beside(axes, standing, metric, *_scale(axes, finite))
+        low, high = _scale(axes, finite, metric)
+        _beside(axes, standing, metric, low, high)
+        _alike(axes, standing, metric, low, high)
     direction = f"{'lower' if metric.lower_is_better else 'higher'} is better"
     axes.set_xlabel(f"{standing.header(metric)}, {direction if standing.comparable(metric) else 'incomparable'}")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=7, loc="best")
 
 
-def _scale(axes: Axes, values: Sequence[float]) -> tuple[float, float]:
+def _scale(axes: Axes, values: Sequence[float], metric: Metric) -> tuple[float, float]:
     """Sets the scale that these numbers ask for; returns between which numbers something is near to them."""
     low, high = min(values), max(values)
-    if not (low > 0 and high > LOGARITHMIC * low):
+    if metric.share or not (low > 0 and high > LOGARITHMIC * low):
         margin = NEAR * (high - low)
         return low - margin, high + margin
     axes.set_xscale("log")
@@ -86,9 +93,14 @@ def _scale(axes: Axes, values: Sequence[float]) -> tuple[float, float]:
 
 
 def _beside(axes: Axes, standing: Standing, metric: Metric, low: float, high: float) -> None:
-    """The baselines: a line within these limits, and a name with an arrow above the axes where they are beyond."""
+    """The baselines that hold for all rows: a line within these limits, and a name with an arrow above the axes where they
+    are beyond.
+    """
     beyond: dict[str, list[str]] = {"left": [], "right": []}
-    for record, style in zip(standing.fixed, ("--", ":", "-.", (0, (1, 4))) * len(standing.fixed)):
+    fixed = [record for record in standing.fixed if not record.labels]
+    if len(fixed) > FEW:
+        fixed = [record for record in fixed if record.name in (FLOOR, CEILING)]
+    for record, style in zip(fixed, ("--", ":", "-.", (0, (1, 4))) * len(fixed)):
         value = metric.value(record)
         label = f"{record.name} {value:.4g}"
         if low <= value <= high:
@@ -98,6 +110,23 @@ def _beside(axes: Axes, standing: Standing, metric: Metric, low: float, high: fl
     for side, text in (("left", "← {}"), ("right", "{} →")):
         if beyond[side]:
             axes.set_title(text.format(", ".join(beyond[side])), loc=side, fontsize=7, color="0.35")
+
+
+def _alike(axes: Axes, standing: Standing, metric: Metric, low: float, high: float) -> None:
+    """The baselines that were measured in one of the ways that the rows differ in: a mark in the rows of that way."""
+    several = [record for record in standing.fixed if record.labels]
+    markers = dict(zip(dict.fromkeys(record.name for record in several), "xs^v+" * len(several)))
+    for name, marker in markers.items():
+        places = [
+            (metric.value(record), place)
+            for record in several
+            for place, row in enumerate(standing.rows)
+            if record.name == name and record.labels.items() <= row.model.labels.items()
+        ]
+        near = [(value, place) for value, place in places if low <= value <= high]
+        if near:
+            look = {"marker": marker, "color": "0.5", "linestyle": "none", "markersize": 4}
+            axes.plot(*zip(*near), label=f"{name}, measured alike", **look)
 
 
 def _differences(axes: Axes, rows: list[Row], metric: Metric) -> None:

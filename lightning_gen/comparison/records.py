@@ -26,7 +26,8 @@ DATA_SETTINGS = (
 """Settings that a run shares with the floor and the ceiling measured beside it."""
 
 RUN, BENCHMARK = "default", "benchmark"
-"""Names of the evaluations that `evaluate` and `benchmark` write unless told otherwise."""
+"""Names of the evaluations that `evaluate` and `benchmark` write unless told otherwise; a benchmark with evaluation axes
+writes several, "benchmark-VALUE-VALUE"."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Record:
         seed: of the training; None where it is not known.
         images_per_s: median training speed; NaN where it is not known.
         baselines: {"floor": {"metrics", "settings"}, ...} that were measured together with the run.
+        labels: {column: text} of a row without a rank that is one of several of its name: how it was measured.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Record:
     seed: int | None = None
     images_per_s: float = math.nan
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -144,7 +147,7 @@ def find_records(paths: Iterable[str | os.PathLike[str]], name: str | None = Non
 
     Args:
         paths: run directories, evaluation files, or benchmarks' directories, which mean all their runs that are done.
-        name: of the evaluation in a run; "default", in a benchmark "benchmark", unless given.
+        name: of the evaluation in a run; "default", in a benchmark all that it measured, unless given.
 
     Raises:
         UserError: a path is none of these, or a run has not been evaluated; says what makes the file.
@@ -155,10 +158,9 @@ def find_records(paths: Iterable[str | os.PathLike[str]], name: str | None = Non
         if path.is_file():
             files.add(path)
         elif (path / "cells").is_dir():
-            done, waiting = _runs_of(path, name or BENCHMARK)
+            done, said = _runs_of(path, name)
             files.update(done)
-            if waiting:
-                notes.append(f"Left out, for they have no evaluation {name or BENCHMARK!r}: {', '.join(waiting)}.")
+            notes += said
         elif path.is_dir():
             files.add(_evaluation(path, name or RUN))
         else:
@@ -181,14 +183,29 @@ def _baselines_of(record: Record) -> Iterable[Path]:
     return (record.home.parent.parent / "baselines").glob("*.json")
 
 
-def _runs_of(benchmark: Path, name: str) -> tuple[list[Path], list[str]]:
-    """Evaluations of the runs that are done, and the names of those that are not."""
+def _runs_of(benchmark: Path, name: str | None) -> tuple[list[Path], list[str]]:
+    """Evaluations of the runs that are done, and what is missing, as sentences."""
     runs = sorted(run for run in (benchmark / "cells").iterdir() if run.is_dir())
-    files = [run / "evaluation" / f"{name}.json" for run in runs]
-    done = [file for file in files if file.is_file()]
-    if not done:
-        raise UserError(f"{benchmark} is a benchmark without a run that has an evaluation {name!r}")
-    return done, [run.name for run, file in zip(runs, files) if not file.is_file()]
+    done = {run: _own_evaluations(run) if name is None else _has(run, name) for run in runs}
+    found = {each for names in done.values() for each in names}
+    if not found:
+        raise UserError(f"{benchmark} is a benchmark without a run that has an evaluation {name or BENCHMARK!r}")
+    none = [run.name for run in runs if not done[run]]
+    notes = [f"Left out, for they have no evaluation {name or BENCHMARK!r}: {', '.join(none)}."] if none else []
+    for each in sorted(found):
+        lacking = [run.name for run in runs if done[run] and each not in done[run]]
+        notes += [f"There is no evaluation {each!r} of {', '.join(lacking)}."] if lacking else []
+    return [run / "evaluation" / f"{each}.json" for run in runs for each in sorted(done[run])], notes
+
+
+def _has(run: Path, name: str) -> set[str]:
+    return {name} if (run / "evaluation" / f"{name}.json").is_file() else set()
+
+
+def _own_evaluations(run: Path) -> set[str]:
+    """Names of what a benchmark has measured of a run."""
+    files = (run / "evaluation").glob(f"{BENCHMARK}*.json")
+    return {file.stem for file in files if file.stem.partition("-")[0] == BENCHMARK}
 
 
 def _evaluation(run: Path, name: str) -> Path:

@@ -49,6 +49,7 @@ class Standing:
         disagreements: why numbers do not compare, where the user wants to see them all the same.
         notes: sentences for below the table.
         pairs: {what the interval of their difference is over: how many pairs of models the ranks are of}.
+        columns: the metrics that people asked for; none for those that they usually compare.
     """
 
     metric: Metric
@@ -57,6 +58,7 @@ class Standing:
     disagreements: list[Disagreement] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     pairs: Mapping[str, int] = field(default_factory=dict)
+    columns: Sequence[Metric] = ()
 
     @property
     def models(self) -> list[Model]:
@@ -73,8 +75,8 @@ class Standing:
 
     @property
     def shown(self) -> list[Metric]:
-        """The metrics that people compare."""
-        return _shown(self.metric, self.models)
+        """The metrics that people compare: that which ranks, then what they asked for."""
+        return _shown(self.metric, self.models, self.columns)
 
     @property
     def measured(self) -> list[Metric]:
@@ -102,6 +104,7 @@ def stand(
     *,
     rank_by: str | None = None,
     baseline: str | None = None,
+    columns: Sequence[str] = (),
     fixed: Sequence[Record] = (),
     disagreements: Sequence[Disagreement] = (),
     notes: Sequence[str] = (),
@@ -117,6 +120,7 @@ def stand(
         models: to compare.
         rank_by: a key of a metric; FD, bits/dim or nats by default.
         baseline: a model's name, or one of its runs' name or path; the first of each block by default.
+        columns: keys of the metrics to show beside that which ranks; by default the distance and the likelihood.
         fixed: rows that are not ranked.
         disagreements: in how they were measured.
         notes: to pass on.
@@ -124,9 +128,10 @@ def stand(
     Raises:
         UserError: nothing to rank by, or a baseline that is not among the models.
     """
+    asked = [METRICS[key] for key in columns]
     metric = ranking_metric([record for model in models for record in model.records], rank_by)
     named = None if baseline is None else _named(baseline, models)
-    compared = [shown for shown in _shown(metric, models) if _comparable(shown, disagreements)]
+    compared = [shown for shown in _shown(metric, models, asked) if _comparable(shown, disagreements)]
     rankable = _comparable(metric, disagreements)
     rows: list[Row] = []
     pairs: Counter[str] = Counter()
@@ -144,7 +149,7 @@ def stand(
             rank = places[place] if place < len(places) else None  # those without a number are the last of a block
             differences = _differences(model, reference, compared)
             rows.append(Row(model, rank, number, reference, differences))
-    return Standing(metric, rows, list(fixed), list(disagreements), list(notes), pairs)
+    return Standing(metric, rows, list(fixed), list(disagreements), list(notes), pairs, asked)
 
 
 def _by_name(model: Model) -> str:
@@ -172,8 +177,10 @@ def _blocks(models: Sequence[Model], metric: Metric) -> list[list[Model]]:
     return list(blocks.values())
 
 
-def _shown(metric: Metric, models: Sequence[Model]) -> list[Metric]:
-    """The ranking metric, the distance and the likelihood, as far as measured."""
+def _shown(metric: Metric, models: Sequence[Model], asked: Sequence[Metric]) -> list[Metric]:
+    """The ranking metric, then those that were asked for, or the distance and the likelihood; as far as measured."""
+    if asked:
+        return [each for each in dict.fromkeys([metric, *asked]) if any(model.measured(each) for model in models)]
     likelihood = BITS if any(model.measured(BITS) for model in models) else NATS
     chosen = [FD, likelihood] if metric in (FD, BITS, NATS) else [metric, FD, likelihood]
     return [metric for metric in chosen if any(model.measured(metric) for model in models)]

@@ -43,10 +43,11 @@ def columns(standing: Standing) -> list[Column]:
     if standing.ranked or not standing.comparable(standing.metric):
         table.append(Column("rank", lambda row: _rank(row, standing)))
     table.append(Column(first, lambda row: row.model.labels.get(first, ""), lambda record: record.name, number=False))
-    table += [Column(label, lambda row, label=label: row.model.labels.get(label, ""), number=False) for label in others]
+    table += [_label(label) for label in others]
+    table += _cost(standing)
     for metric in standing.shown:
         table += _of_metric(metric, standing)
-        if metric is FD and FD_INF in standing.measured:
+        if metric is FD and FD_INF in standing.measured and not standing.columns:
             table.append(_mean(FD_INF))
     if any(not math.isnan(model.images_per_s()) for model in standing.models):
         table.append(Column(SPEED, lambda row: _number(row.model.images_per_s(), 0), dispensable=1))
@@ -55,6 +56,29 @@ def columns(standing: Standing) -> list[Column]:
     if any(record.settings.get("num_samples") for record in standing.records):
         table.append(Column("N", lambda row: _samples(row.model.records[0]), _samples, dispensable=3))
     return table
+
+
+def _label(label: str) -> Column:
+    """What tells rows apart, of models and of baselines."""
+    return Column(
+        label, lambda row: row.model.labels.get(label, ""), lambda record: record.labels.get(label, ""), number=False
+    )
+
+
+def _cost(standing: Standing) -> list[Column]:
+    """NFE, where the models differ in it and no label says it already."""
+    costs = [str(model.records[0].settings.get("nfe") or "") for model in standing.models]
+    said = [[model.labels.get(label) for model in standing.models] for label in standing.labels]
+    if len(set(costs)) == 1 or costs in said:
+        return []
+    return [
+        Column(
+            "NFE",
+            lambda row: str(row.model.records[0].settings.get("nfe") or ""),
+            lambda record: str(record.settings.get("nfe") or "") if record.labels else "",
+            dispensable=5,
+        )
+    ]
 
 
 def _of_metric(metric: Metric, standing: Standing) -> list[Column]:
@@ -203,7 +227,11 @@ def rows_csv(standing: Standing) -> tuple[list[str], list[list[Any]]]:
         fields.append((name, of_row, of_fixed))
 
     for i, label in enumerate(standing.labels):
-        add(label, lambda row, label=label: row.model.labels.get(label), lambda record, i=i: None if i else record.name)
+        add(
+            label,
+            lambda row, label=label: row.model.labels.get(label),
+            lambda record, i=i, label=label: record.labels.get(label) if i else record.name,
+        )
     for metric in (FD, BITS):
         add(metric.key, lambda row, m=metric: row.model.mean(m), metric.value)
     add("images_per_s", lambda row: row.model.images_per_s())
@@ -219,7 +247,7 @@ def rows_csv(standing: Standing) -> tuple[list[str], list[list[Any]]]:
     )
     for name in ("likelihood_kind", "num_samples", "nfe", "weights"):
         add(
-            name,
+            f"settings.{name}" if name in standing.labels else name,
             lambda row, n=name: row.model.records[0].settings.get(n),
             lambda record, n=name: record.settings.get(n),
         )

@@ -37,6 +37,7 @@ def evaluate(
     num_nodes: int = 1,
     extractor: str | dict[str, Any] | None = None,
     sampler: dict[str, Any] | None = None,
+    nfe: int | None = None,
 ) -> Path | None:
     """FD, KID, precision, recall and likelihood of a run or a bare checkpoint, as RUN/evaluation/NAME.json.
 
@@ -57,14 +58,15 @@ def evaluate(
         extractor: of the features: digits, mnist, inception, another name of torch-fidelity's, or a class path; the data
             set's own by default. --extractor.weights FILE and other fields are its arguments.
         sampler: replaces fields of the model's sampler, such as --sampler.steps 20.
+        nfe: network evaluations a sample may cost: the sampler takes as many steps as they buy.
     """
     if not re.fullmatch(r"\w[\w.+-]{0,99}", name) or name.endswith("_logsnr") or name in _RESERVED:
         raise UserError(
             f"--name {name!r} cannot be: letters, digits, _ . + and -, and none of {', '.join(_RESERVED)} or ..._logsnr"
         )
-    if name == "benchmark" and Path(run).resolve().parent.name == "cells":
-        raise UserError("--name benchmark is what the benchmark measured of this run: give another")
-    protocol = Protocol(num_samples, reference, extractor, sampler, likelihood, batch_size, seed)
+    if name.partition("-")[0] == "benchmark" and Path(run).resolve().parent.name == "cells":
+        raise UserError(f"--name {name} is what the benchmark measured of this run: give another")
+    protocol = Protocol(num_samples, reference, extractor, sampler, likelihood, batch_size, seed, nfe)
     given = {"run": run, "protocol": protocol, "name": name, "weights": weights}
     return ranks.run(_evaluate, given, device, devices, num_nodes)
 

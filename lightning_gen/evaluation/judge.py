@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.evaluation import measure
+from lightning_gen.evaluation.budget import within
 from lightning_gen.evaluation.features import FeatureCollector, Features
 from lightning_gen.evaluation.likelihoods import likelihood, likelihood_metrics
 from lightning_gen.evaluation.measured import SHEET, Measured
 from lightning_gen.evaluation.parts import Parts
+from lightning_gen.evaluation.progress import Stopwatch
+from lightning_gen.evaluation.protocol import Protocol
 from lightning_gen.evaluation.provenance import digest_of_code
 from lightning_gen.evaluation.subject import digest_of_weights
 from lightning_gen.evaluation.yardstick import Yardstick
@@ -29,15 +34,28 @@ class Judge(Yardstick):
     Without a distance the likelihood is all there is.
     """
 
+    def under(self, protocol: Protocol) -> Self:
+        """A judge of the same yardstick, whose features are shared, that samples or bounds models as `protocol` says.
+
+        Its times are its own.
+        """
+        num = self.protocol.num_samples if protocol.num_samples is None else protocol.num_samples
+        protocol = replace(protocol, num_samples=num)
+        own = {"sampler": None, "nfe": None, "likelihood": self.protocol.likelihood}
+        if replace(protocol, **own) != replace(self.protocol, **own):
+            raise ValueError("another reference, extractor, number of samples, batch size or seed needs another judge")
+        other = copy.copy(self)
+        other.protocol, other.clock = protocol, Stopwatch()
+        return other
+
     def depends_on(self, module: GenerativeModule) -> dict[str, Any]:
         """{kind of `Parts`: primitives on which its parts depend}."""
         own = self.settings()
         common = [digest_of_weights(module), module.recipe, digest_of_code()]
         common += [own[key] for key in ("seed", "device", "torch")]
-        sampler = overridden(getattr(module, "sampler", None), self.protocol.sampler)
         data = [own[key] for key in ("reference_fingerprint", "draws")]
         return {
-            "samples": [*common, describe(sampler)],
+            "samples": [*common, describe(self._sampler(module))],
             "likelihood": [*common, *data, describe(self._estimator(module))],
         }
 
@@ -52,7 +70,7 @@ class Judge(Yardstick):
             UserError: there is neither.
         """
         protocol, parts = self.protocol, parts or Parts()
-        sampler = overridden(getattr(module, "sampler", None), protocol.sampler)
+        sampler = self._sampler(module)
         module.to(self.device).eval()
         features, kept = self._drawn(module, sampler, parts)
         found = self._likelihood(module, parts) if protocol.likelihood.draws and with_likelihood else None
@@ -81,6 +99,10 @@ class Judge(Yardstick):
         if protocol.likelihood.draws:
             settings["estimator"] = describe(self._estimator(module))
         return Measured(metrics, settings, sheet, measured)
+
+    def _sampler(self, module: GenerativeModule) -> Any:
+        sampler = overridden(getattr(module, "sampler", None), self.protocol.sampler)
+        return sampler if self.protocol.nfe is None else within(sampler, self.protocol.nfe)
 
     def _estimator(self, module: GenerativeModule) -> Any:
         return overridden(getattr(module, "bound", None), self.protocol.likelihood.estimator)
@@ -138,7 +160,7 @@ class Judge(Yardstick):
         seconds = {"total": self.clock.total(), **self.clock.seconds}
         timing: dict[str, Any] = {"seconds": {what: round(value, 3) for what, value in seconds.items()}}
         timing["ranks"] = self.ranks.size
-        if parts is not None and parts.reused:  # an earlier attempt's, whose time is not known
+        if parts is not None and parts.reused:  # an earlier attempt's or evaluation's, whose time is not in these
             timing["taken_up"] = dict(parts.reused)
         elif self.num_drawn:
             timing["images_per_s"] = round(self.num_drawn / seconds["total"], 3)

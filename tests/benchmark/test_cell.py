@@ -5,6 +5,7 @@ import os
 
 from lightning_gen import cli
 from lightning_gen.benchmark.cell import Job, run_job
+from lightning_gen.benchmark.evaluations import Evaluation
 
 
 def test_wandb_groups_a_benchmarks_runs(tmp_path, monkeypatch):
@@ -13,7 +14,14 @@ def test_wandb_groups_a_benchmarks_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cli, "run_verb", fit)
     monkeypatch.delenv("WANDB_RUN_GROUP", raising=False)
-    job = Job(tmp_path / "run", ["--config", "x.yaml", "--seed_everything=2"], {}, "recipe", threads=1, group="digits")
+    job = Job(
+        tmp_path / "run",
+        ["--config", "x.yaml", "--seed_everything=2"],
+        [Evaluation({}, {})],
+        "recipe",
+        threads=1,
+        group="digits",
+    )
     job.run.mkdir()
     process = multiprocessing.get_context("fork").Process(target=run_job, args=(job,))
     process.start()

@@ -57,6 +57,50 @@ def test_more_seeds_leave_the_runs_of_the_first_as_they_are(tmp_path):
     assert {name: more[name] for name in jobs} == jobs and len(more) == 3 * len(jobs)
 
 
+EVALUATIONS = {
+    "solver": {"ddim": {"sampler.solver": "DDIM"}, "heun": {"sampler": {"solver": "Heun"}}},
+    "nfe": {5: {"nfe": 5}, 10: {"nfe": 10}},
+}
+
+
+def test_every_cell_is_trained_once_and_measured_in_every_way(tmp_path):
+    """The cells, their directories and what their trainings depend on are those of the plan without evaluation axes."""
+    without, plan = (Plan.read(plan_file(tmp_path, evaluation_axes=each)) for each in (None, EVALUATIONS))
+    assert plan.cells() == without.cells()
+    names = [entry.name for entry in plan.entries()]
+    assert names[:5] == ["a-p-ddim-5", "a-p-ddim-10", "a-p-heun-5", "a-p-heun-10", "a-q-ddim-5"] and len(names) == 16
+    assert plan.entries()[2].labels == {"schedule": "a", "target": "p", "solver": "heun", "nfe": "5"}
+    assert [e.protocol.nfe for e in plan.evaluations()] == [5, 10, 5, 10]
+    assert [e.protocol.sampler["solver"] for e in plan.evaluations()] == ["DDIM", "DDIM", "Heun", "Heun"]
+    jobs, more = jobs_of(without, tmp_path), jobs_of(plan, tmp_path)
+    assert {name: job.training() for name, job in more.items()} == {name: job.training() for name, job in jobs.items()}
+    files = [measurement.name for measurement in more["a-p"].measurements()]
+    assert files == ["benchmark-ddim-5", "benchmark-ddim-10", "benchmark-heun-5", "benchmark-heun-10"]
+    assert Plan.read(plan_file(tmp_path, evaluation_axes=EVALUATIONS, baseline="b-q-heun-5")).baseline == "b-q-heun-5"
+
+
+def test_evaluation_axes_alone_are_of_one_training(tmp_path):
+    plan = Plan.read(plan_file(tmp_path, axes=None, evaluation_axes=EVALUATIONS, seeds=[0, 1]))
+    assert [run.name for run in plan.runs()] == ["experiment", "experiment-seed1"]
+    assert [entry.name for entry in plan.entries()] == ["ddim-5", "ddim-10", "heun-5", "heun-10"]
+    assert plan.entries()[0].labels == {"model": "experiment", "solver": "ddim", "nfe": "5"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "across"),
+    [
+        ({"sampler.solver": "Heun"}, ["sampler"]),
+        ({"sampler": {"guidance": {"scale": 2.0}}}, ["sampler"]),
+        ({"nfe": 5}, ["sampler"]),
+        ({"likelihood": {"estimator": {"steps": 5}}}, ["estimator"]),
+        ({"weights": "raw", "nfe": 5}, ["sampler", "weights"]),
+        ({}, []),
+    ],
+)
+def test_what_the_evaluation_axes_change_may_differ(tmp_path, changes, across):
+    assert Plan.read(plan_file(tmp_path, evaluation_axes={"axis": {"a": changes}})).across() == across
+
+
 @pytest.mark.parametrize(
     ("key", "across"),
     [
@@ -94,15 +138,17 @@ def test_a_training_from_before_there_were_seeds_is_one_of_seed_0(tmp_path):
         job, old = jobs[name], jobs["a-p"]
         arguments = [argument for argument in old.fit[2:] if not argument.startswith("--seed_everything")]
         training = json.dumps([arguments, old.recipe], sort_keys=True)
-        job.result.parent.mkdir(parents=True)
+        [measurement] = job.measurements()
+        measurement.folder.mkdir(parents=True)
         (job.run / "training.job").write_text(training)
-        job.result.write_text("{}")
-        job.result.with_suffix(".job").write_text(json.dumps([training, old.protocol], sort_keys=True))
+        measurement.file.write_text("{}")
+        said, fields = measurement.file.with_suffix(".job"), measurement.evaluation.fields
+        said.write_text(json.dumps([training, fields], sort_keys=True))
         assert job.begun_otherwise() != same and job.done() == same
         if same:
-            job.result.with_suffix(".job").write_text(json.dumps([training, {"num_samples": 3}]))
+            said.write_text(json.dumps([training, {"num_samples": 3}]))
             assert not job.done()
-            job.result.with_suffix(".job").write_text("damaged")
+            said.write_text("damaged")
             assert not job.done()
 
 
@@ -135,9 +181,27 @@ def test_recipe_changes_with_the_files_it_names(tmp_path):
         ({"axes": {"schedule": {"a/b": {}}}}, "a/b"),
         ({"overrides": {"seed_everything": 3}}, "seed_everything.*`seeds`"),
         ({"axes": {"seed": {"a": {"seed_everything": 3}, "b": {}}}}, "seed_everything.*`seeds`"),
-        ({"baseline": "a-r"}, "baseline 'a-r' is no cell.*a-p, a-q"),
+        ({"baseline": "a-r"}, "baseline 'a-r' is no row.*a-p, a-q"),
         ({"baseline": ["a-p"]}, "baseline"),
         ({"rank_by": "beauty"}, "rank_by beauty"),
+        ({"columns": ["fd", "beauty"]}, "columns.*precision.*beauty"),
+        ({"columns": "fd"}, "columns"),
+        ({"axes": ["a"]}, "axes.*must map"),
+        ({"axes": {"a": {1: {}, "1": {}}}}, "'a' names a value twice"),
+        ({"evaluation": 3}, "evaluation of a benchmark must map"),
+        ({"evaluation": {"num_samples": "many"}}, "num_samples"),
+        ({"evaluation_axes": 3}, "evaluation_axes"),
+        ({"evaluation_axes": {"schedule": {"a": {"sampler.steps": 3}}}}, "'schedule' has the name of another column"),
+        ({"evaluation_axes": {"model": {"a": {"sampler.steps": 3}}}}, "'model' has the name of another column"),
+        ({"evaluation_axes": {"nfe": {"5": 5}}}, "'nfe' must map each.*fields"),
+        ({"evaluation_axes": {"nfe": {"5/1": {"nfe": 5}}}}, "5/1"),
+        ({"evaluation_axes": {"nfe": {"5": {"nfes": 5}}}}, "evaluation 5: .*'nfes', did you mean nfe?"),
+        ({"evaluation_axes": {"nfe": {"5": {"nfe": "few"}}}}, "evaluation 5: .*'few' for its nfe"),
+        ({"evaluation_axes": {"nfe": {"5": {"nfe": 0}}}}, "nfe must be at least 1"),
+        ({"evaluation_axes": {"n": {"5": {"num_samples": 5}}}}, "axis 'n' sets num_samples.*sampler, nfe"),
+        ({"evaluation_axes": {"n": {"5": {"likelihood": {"draws": 5}}}}}, "axis 'n' sets likelihood.draws"),
+        ({"evaluation_axes": {"w": {"5": {"weights": 5}}}}, "weights are.*5"),
+        ({"evaluation_axes": {"g": {"t": {"nfe": 5}, "t_logsnr": {"nfe": 6}}}}, "share a file"),
     ],
 )
 def test_bad_plans_are_refused(tmp_path, changes, said):

@@ -124,7 +124,7 @@ def test_numbers_measured_differently_are_not_ranked(made, capsys):
     config, out = made
     plan = Plan.read(config)
     jobs = jobs_of(plan, out)
-    file = jobs["cosine-v"].result
+    file = jobs["cosine-v"].measurements()[0].file
     content = file.read_text()
     changed = json.loads(content)
     changed["settings"]["num_samples"] = 50

@@ -80,3 +80,11 @@ def test_each_is_kept_once_floor_first_and_ceiling_last(evaluated):
     content["baselines"]["floor"]["settings"]["num_samples"] = 50
     (b / "evaluation" / "default.json").write_text(json.dumps(content))
     assert [r.name for r in distinct(find_records([a, b]).baselines)] == ["floor", "floor", "ceiling"]
+
+
+def test_one_closed_form_stands_as_often_as_it_was_measured(around):
+    records, baseline = around("gaussian")
+    ways = [replace(baseline, labels={"nfe": nfe}) for nfe in ("5", "10", "5")]
+    assert [kept.labels["nfe"] for kept in fitting(ways, records)[0]] == ["5", "10"]
+    odd = replace(ways[0], settings={**baseline.settings, "seed": 3})
+    assert fitting([odd], records)[1][0].startswith("Left out: gaussian 5, which")

@@ -1,6 +1,7 @@
 """The curves over log-SNR of several models: means over their seeds, and nothing where there are none."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 
@@ -44,3 +45,15 @@ def test_seeds_without_a_common_curve_are_left_out(seeds, tmp_path, second):
     assert contributions(models([first, other])) == {}
     write(models([first, other]), tmp_path)
     assert not (tmp_path / "logsnr.png").exists()
+
+
+def test_one_curve_of_one_training_is_drawn_once(evaluated):
+    """In however many ways it was sampled; NaN, where no draw fell, is like NaN."""
+    found = []
+    for name, values in (("a", [1.0, float("nan")]), ("b", [2.0, float("nan")])):
+        [model] = models([with_curve(evaluated(name, fd=1.0), values)])
+        found += [replace(model, labels={"model": name, "nfe": nfe}) for nfe in ("5", "10")]
+    assert list(contributions(found)) == ["a", "b"]
+    assert list(contributions(found[:1])) == ["a, 5"]
+    alone = [replace(model, labels={"nfe": model.labels["nfe"]}) for model in found[:2]]
+    assert list(contributions(alone)) == ["a"]  # the run's name

@@ -120,3 +120,13 @@ def test_files_that_do_not_belong_together_are_refused(evaluated):
     found, _ = models(evaluated("a", per_example=[1.0, 2.0], bits=9.0), evaluated("b", per_example=[1.0, 2.0]))
     with pytest.raises(UserError, match="default.csv is not of default.json"):
         difference(found["a"], found["b"], BITS)
+
+
+def test_seeds_of_one_evaluation_are_named_by_it(evaluated):
+    """Of two ways to sample, under two seeds, the rows are told apart by the way, not by every seed of it."""
+    for seed in (0, 1):
+        for way, nfe in (("a", 5), ("b", 10)):
+            evaluated(f"net-{seed}", fd=1.0, seed=seed, recipe="net", name=f"benchmark-{way}", nfe=nfe)
+    runs = [evaluated(f"net-{seed}", fd=1.0, seed=seed, name="x") for seed in (0, 1)]
+    found, _ = models(*(run / "evaluation" / f"benchmark-{way}.json" for run in runs for way in "ab"))
+    assert {name: model.seeds for name, model in found.items()} == {"net:benchmark-a": 2, "net:benchmark-b": 2}

@@ -48,6 +48,26 @@ def test_a_benchmark_means_all_its_runs(evaluated, tmp_path):
     assert [record.name for record in distinct(found.baselines)] == ["floor", "memorised", "ceiling"]
 
 
+def test_a_benchmark_means_all_evaluations_of_its_own(evaluated, tmp_path):
+    for name in ("a", "b"):
+        for evaluation in ("benchmark-ddim-5", "benchmark-heun-5", "benchmarked", "quick"):
+            run = evaluated(name, fd=2.0, name=evaluation)
+        shutil.copytree(run, tmp_path / "bench" / "cells" / run.name)
+    (tmp_path / "bench" / "cells" / "b" / "evaluation" / "benchmark-ddim-5.json").unlink()
+    (tmp_path / "bench" / "cells" / "cut").mkdir()
+    found = find_records([tmp_path / "bench"])
+    assert [(record.name, record.file.stem) for record in found.records] == [
+        ("a", "benchmark-ddim-5"),
+        ("a", "benchmark-heun-5"),
+        ("b", "benchmark-heun-5"),
+    ]
+    assert found.notes == [
+        "Left out, for they have no evaluation 'benchmark': cut.",
+        "There is no evaluation 'benchmark-ddim-5' of b.",
+    ]
+    assert [record.name for record in find_records([tmp_path / "bench"], "quick").records] == ["a", "b"]
+
+
 def test_an_older_file_is_read_and_nothing_is_its_like(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text(json.dumps({"metrics": {"fd": None}, "settings": {"data": "D"}}))

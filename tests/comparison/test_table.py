@@ -169,3 +169,27 @@ def test_the_title_says_which_way_is_better(standing, evaluated, capsys, rank_by
 def test_a_bar_in_a_name_does_not_break_markdown(standing, evaluated):
     table = [line for line in markdown(standing([evaluated("a|b", fd=1.0)]), "x").splitlines() if line.startswith("|")]
     assert len({line.replace("\\|", "").count("|") for line in table}) == 1
+
+
+def test_columns_are_what_was_asked_for(standing, evaluated):
+    metrics = {"precision": 0.5, "recall": 0.25, "fd_inf": 1.0}
+    found = standing([evaluated("a", fd=2.0, bits=3.0, metrics=metrics)], columns=["fd", "recall"])
+    headers = [column.header for column in columns(found)]
+    assert headers == ["model", "FD[digits]", "recall", "N"] and cells(found, "recall")[0] == "0.250"
+    assert not any("bits/dim" in text or "Likelihood" in text for text in markdown(found, "x").split("\n"))
+    found = standing([evaluated("b", fd=2.0, bits=3.0)], columns=["bits_per_dim"], rank_by="fd")
+    assert [metric.key for metric in found.shown] == ["fd", "bits_per_dim"]  # that which ranks is always there
+
+
+def test_the_cost_of_sampling_is_said_once(standing, evaluated):
+    runs = [evaluated(name, fd=2.0, nfe=nfe, sampler=name) for name, nfe in (("a", 4), ("b", 10))]
+    found = standing(runs, disagreements=[])
+    assert cells(found, "NFE")[:2] == ["4", "10"]
+    labelled_by = {"4": "4", "10": "10"}
+    for row in found.rows:
+        row.model.labels["nfe"] = labelled_by[str(row.model.records[0].settings["nfe"])]
+    assert "NFE" not in [column.header for column in columns(found)]
+    header, _ = rows_csv(found)
+    assert header.count("nfe") == 1 and "settings.nfe" in header
+    same = standing([evaluated(name, fd=2.0) for name in "cd"])
+    assert "NFE" not in [column.header for column in columns(same)]
