@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from typing import Any
 
 from lightning_gen.errors import UserError, essence
@@ -125,4 +126,9 @@ def describe(thing: Any) -> Any:
 
 
 def _path(kind: type) -> str:
+    """The shortest path that names the class, its package's where that exports it: files may be split and joined."""
+    parts = kind.__module__.split(".")
+    for package in (".".join(parts[:end]) for end in range(1, len(parts))):
+        if sys.modules[package].__dict__.get(kind.__qualname__) is kind:
+            return f"{package}.{kind.__qualname__}"
     return f"{kind.__module__}.{kind.__qualname__}"

@@ -151,6 +151,16 @@ def test_paths_are_resolved_and_wrong_ones_are_users_errors():
             resolve(path)
 
 
+def test_a_class_is_named_by_its_package():
+    """Settings that are compared must not depend on the file a class stands in."""
+    assert describe(DDIM())["class_path"] == "lightning_gen.diffusion.DDIM"
+    assert describe(Fixture())["class_path"] == f"{__name__}.Fixture"
+
+
+class Fixture:
+    """Of no package that exports it."""
+
+
 def test_parameters_are_those_of_the_constructor():
-    assert parameters(DiffusionSampler) == ["solver", "steps", "grid", "guidance"]
+    assert parameters(DiffusionSampler) == ["solver", "steps", "grid", "guidance", "denoise"]
     assert parameters(Toy2D) == ["num_train", "num_val", "num_test", "data_seed"]
