@@ -1,15 +1,23 @@
-"""Pictures of samples: a sheet of images, or a scatter plot of vectors."""
+"""Pictures of samples: a sheet of images, or a scatter plot of vectors; and films of how they took shape."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.pixels import to_uint8
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+FRAME_MS, LAST_FRAME_MS = 120, 1500
+"""How long a film shows a frame, and its last one."""
 
 
 def sheet(pixels: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
@@ -34,18 +42,70 @@ def save_samples(x: Tensor, levels: int | None, path: Path, columns: int | None 
         UserError: for data that are neither.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    if x.ndim == 4 and x.shape[1] in (1, 3):
-        from PIL import Image
-
-        canvas = sheet(to_uint8(x, levels), columns).permute(1, 2, 0)
-        Image.fromarray(canvas.squeeze(-1).numpy()).save(path)
-    elif x.ndim == 2 and x.shape[1] == 2:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(5, 5), dpi=120)
-        axes = figure.subplots()
-        axes.scatter(*x.float().T.numpy(), s=4, alpha=0.5, linewidths=0)
-        axes.set_aspect("equal")
-        figure.savefig(path, bbox_inches="tight")
+    if _are_points(x):
+        _scatter([x]).savefig(path, bbox_inches="tight")
     else:
+        _image(x, levels, columns).save(path)
+
+
+def save_film(x: Tensor, levels: int | None, path: Path) -> None:
+    """Writes films [N, frames, *shape], in the data's own domain: of images, or of points [N, frames, 2].
+
+    As a .gif, what `save_samples` would show, frame by frame; as a .png images have one row a sample, and points one panel
+    a frame.
+
+    Raises:
+        UserError: for data that are neither.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = list(x.unbind(1))
+    if path.suffix == ".gif":
+        extent = float(x.abs().max()) if _are_points(frames[0]) else None
+        shown = [_image(frame, levels) if extent is None else _rendered(_scatter([frame], extent)) for frame in frames]
+        times = [FRAME_MS] * (len(shown) - 1) + [LAST_FRAME_MS]
+        shown[0].save(path, save_all=True, append_images=shown[1:], duration=times, loop=0)
+    elif _are_points(frames[0]):
+        _scatter(frames, float(x.abs().max())).savefig(path, bbox_inches="tight")
+    else:
+        _image(x.flatten(0, 1), levels, columns=len(frames)).save(path)
+
+
+def _are_points(x: Tensor) -> bool:
+    return x.ndim == 2 and x.shape[1] == 2
+
+
+def _image(x: Tensor, levels: int | None, columns: int | None = None) -> Image:
+    from PIL import Image
+
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise UserError(f"samples of shape {tuple(x.shape[1:])} have no picture")
+    return Image.fromarray(sheet(to_uint8(x, levels), columns).permute(1, 2, 0).squeeze(-1).numpy())
+
+
+def _scatter(panels: list[Tensor], extent: float | None = None) -> Figure:
+    """Points [N, 2] of each panel, side by side.
+
+    Args:
+        extent: of the axes to either side of 0; as the points need it by default.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5 if len(panels) == 1 else 2.5 * len(panels), 5 if len(panels) == 1 else 2.5), dpi=120)
+    for axes, points in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        axes.scatter(*points.float().T.numpy(), s=4, alpha=0.5, linewidths=0)
+        axes.set_aspect("equal")
+        if extent is not None:
+            axes.set(xlim=(-1.05 * extent, 1.05 * extent), ylim=(-1.05 * extent, 1.05 * extent))
+        if len(panels) > 1:
+            axes.set(xticks=[], yticks=[])
+    return figure
+
+
+def _rendered(figure: Figure) -> Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    size = canvas.get_width_height()
+    return Image.frombuffer("RGBA", size, canvas.buffer_rgba(), "raw", "RGBA", 0, 1).convert("RGB")

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from lightning_gen.errors import UserError
-from lightning_gen.pictures import save_samples, sheet
+from lightning_gen.pictures import FRAME_MS, LAST_FRAME_MS, save_film, save_samples, sheet
 
 GAP = 127
 
@@ -71,3 +71,53 @@ def test_points_of_the_plane_are_scattered(tmp_path):
 def test_what_has_no_picture_is_a_users_error(tmp_path, shape):
     with pytest.raises(UserError, match="have no picture"):
         save_samples(torch.zeros(4, *shape), None, tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_film_of_images_has_a_row_for_each_sample(tmp_path, channels):
+    x = images(2 * 4, channels, 32, 32).unflatten(0, (2, 4))
+    save_film(x, 256, tmp_path / "new" / "film.png")
+    picture = read(tmp_path / "new" / "film.png")
+    assert picture.shape == (channels, 2 * 34 + 2, 4 * 34 + 2)
+    for i in range(2):
+        for k in range(4):
+            assert torch.equal(picture[:, 2 + 34 * i : 34 + 34 * i, 2 + 34 * k : 34 + 34 * k], x[i, k])
+
+
+def test_a_moving_film_shows_all_samples_frame_by_frame(tmp_path):
+    x = (images(4 * 3, 1, 32, 32) // 128).unflatten(0, (4, 3))
+    save_film(x, 2, tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 3 and film.info["loop"] == 0
+        for k in range(3):
+            film.seek(k)
+            save_samples(x[:, k], 2, tmp_path / "frame.png")
+            assert torch.equal(torch.from_numpy(np.array(film.convert("L"))), read(tmp_path / "frame.png")[0])
+            assert film.info["duration"] == (LAST_FRAME_MS if k == 2 else FRAME_MS)
+
+
+def test_a_film_of_points_has_a_panel_or_a_frame_for_each_time_on_common_axes(tmp_path):
+    x = torch.randn(300, 4, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([8.0, 4.0, 2.0, 1.0])[:, None]
+    save_film(x, None, tmp_path / "film.png")
+    save_film(x, None, tmp_path / "film.gif")
+    picture = read(tmp_path / "film.png")[:3].int()
+    assert picture.shape[2] > 3 * picture.shape[1]
+    panels = picture[..., : picture.shape[2] // 4 * 4].unflatten(2, (4, -1)).permute(2, 0, 1, 3)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 4
+        moving = []
+        for k in range(4):
+            film.seek(k)
+            moving.append(torch.from_numpy(np.array(film.convert("RGB"))).permute(2, 0, 1).int())
+    for frames in (panels, moving):
+        spread = []
+        for frame in frames:
+            ink = (frame.amax(0) - frame.amin(0) > 60).nonzero().float()
+            spread.append(ink.std(0).mean().item())
+        assert all(1.5 * after < before for before, after in zip(spread, spread[1:])), spread
+
+
+def test_a_film_of_what_has_no_picture_is_a_users_error(tmp_path):
+    for suffix in ("png", "gif"):
+        with pytest.raises(UserError, match="have no picture"):
+            save_film(torch.zeros(4, 2, 3), None, tmp_path / f"x.{suffix}")

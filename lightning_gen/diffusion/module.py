@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_gen.diffusion.bounds import LikelihoodEstimator, VariationalBound, kl_to_prior
 from lightning_gen.diffusion.decoders import LevelDecoder, VectorDecoder
 from lightning_gen.diffusion.denoisers import NetworkDenoiser
+from lightning_gen.diffusion.film import film
+from lightning_gen.diffusion.imputation import Imputer, Replacement
 from lightning_gen.diffusion.parameterizations import Parameterization, VPrediction
 from lightning_gen.diffusion.paths import GaussianPath, VariancePreserving
 from lightning_gen.diffusion.samplers import DiffusionSampler, Sampler, Visited
@@ -24,10 +26,11 @@ from lightning_gen.diffusion.weightings import Elbo, Simple, Weighting
 from lightning_gen.errors import IncompatibleAxes, NonFiniteSamples, UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
+from lightning_gen.powers import Film, Imputation
 from lightning_gen.random_source import LossDraws, RandomSource
 
 
-class GaussianDiffusion(GenerativeModule):
+class GaussianDiffusion(GenerativeModule, Imputation, Film):
     """Diffusion with Gaussian noise. DDPM, VDM, flow matching and their kin are choices of its axes, not classes.
 
     Args:
@@ -219,10 +222,42 @@ class GaussianDiffusion(GenerativeModule):
     ) -> Iterator[Visited]:
         """What `sample` passes through, point by point: x [num, *shape] and its level, from noise to data."""
         sampler = sampler or self.sampler
-        self._check_guidance(sampler)
+        self._ready(sampler)
         rng = rng if rng is not None else self.default_rng(num)
-        if not self.conditional:
-            y = None
-        elif y is None and self.num_classes is not None:
+        asked = self.conditional or sampler.guidance is not None  # a classifier guides what knows of no classes
+        if asked and y is None and self.num_classes is not None:
             y = rng.fork("labels").integers(self.num_classes, (num,))
         yield from sampler.trajectory(self.denoiser, self.schedule, (num, *self.shape), y, rng)
+
+    @torch.no_grad()
+    def film(
+        self,
+        num: int,
+        frames: int,
+        y: Tensor | None = None,
+        *,
+        sampler: Sampler | None = None,
+        rng: RandomSource | None = None,
+    ) -> Tensor:
+        return film(self.trajectory(num, y, sampler=sampler, rng=rng), frames, self.decoder)
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        y: Tensor | None = None,
+        *,
+        imputer: Imputer | None = None,
+        rng: RandomSource | None = None,
+    ) -> Tensor:
+        imputer = imputer or Replacement()
+        self._ready(imputer.sampler)
+        rng = rng if rng is not None else self.default_rng(len(x))
+        return imputer(self.denoiser, self.schedule, self.decoder, x, mask, y, rng)
+
+    def _ready(self, sampler: Sampler) -> None:
+        """Refuses a guidance that this model cannot be given, its second model included, which is opened only now."""
+        self._check_guidance(sampler)
+        if sampler.guidance is not None:
+            sampler.guidance.check_process(self)

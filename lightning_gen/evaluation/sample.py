@@ -1,18 +1,23 @@
-"""lightning-gen sample RUN: a sheet of samples from a run or a bare checkpoint."""
+"""lightning-gen sample RUN: a sheet of samples from a run or a bare checkpoint, or a film of how they take shape."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_gen import loading
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation import measure, ranks
-from lightning_gen.evaluation.progress import progress
+from lightning_gen.evaluation.progress import Advance, progress
 from lightning_gen.evaluation.ranks import Ranks
-from lightning_gen.pictures import save_samples
+from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.pictures import save_film, save_samples
+from lightning_gen.powers import Film
+from lightning_gen.random_source import IndexedSource
 from lightning_gen.specs import overridden
 
 
@@ -27,13 +32,16 @@ def sample(
     devices: int = 1,
     num_nodes: int = 1,
     sampler: dict[str, Any] | None = None,
+    film: int = 0,
 ) -> Path | None:
     """A picture of samples: FILE.png, or the samples themselves as a tensor where the name ends in .pt.
+
+    With --film they are shown on their way from noise to data: FILE.png, FILE.gif or FILE.pt.
 
     Args:
         run: a run directory (its newest checkpoint) or a checkpoint file.
         num: samples drawn; sample i depends on (seed, i) alone.
-        out: the file; RUN/samples/sample.png by default.
+        out: the file; RUN/samples/sample.png, or film.png, by default.
         weights: "ema", "ema:DECAY" or "raw".
         seed: of the noise.
         batch_size: samples at a time, on each device.
@@ -41,16 +49,21 @@ def sample(
         devices: processes on each machine, one a device; the samples do not depend on it.
         num_nodes: machines; for more than one start the command with torchrun or srun.
         sampler: replaces fields of the model's sampler, such as {"init_args": {"steps": 20}}.
+        film: frames of a film of each sample, or 0 for the samples alone.
     """
     if num < 1:
         raise UserError(f"at least one sample must be drawn, not {num}")
     if batch_size < 1:
         raise UserError(f"--batch_size must be at least 1, not {batch_size}")
-    path = Path(out) if out else loading.folder_of(run) / "samples" / "sample.png"
-    if path.suffix not in (".png", ".pt"):
+    if film < 0 or film == 1:
+        raise UserError(f"--film is a number of frames, at least 2, or 0 for no film, not {film}")
+    path = Path(out) if out else loading.folder_of(run) / "samples" / ("film.png" if film else "sample.png")
+    if film and path.suffix not in (".png", ".gif", ".pt"):
+        raise UserError(f"films go to a .png (side by side), a .gif (moving) or a .pt (a tensor), not to {path.name!r}")
+    if not film and path.suffix not in (".png", ".pt"):
         raise UserError(f"samples go to a .png (a picture) or a .pt (a tensor), not to {path.name!r}")
     given = {"run": run, "path": path, "num": num, "weights": weights, "batch_size": batch_size, "seed": seed}
-    return ranks.run(_sample, {**given, "sampler": sampler}, device, devices, num_nodes)
+    return ranks.run(_sample, {**given, "sampler": sampler, "film": film}, device, devices, num_nodes)
 
 
 def _sample(
@@ -63,12 +76,19 @@ def _sample(
     batch_size: int,
     seed: int,
     sampler: dict[str, Any] | None,
+    film: int,
 ) -> Path | None:
     module = loading.load(run, weights).to(device)
+    if film and not isinstance(module, Film):
+        raise UserError(f"{type(module).__name__} draws its samples at one go: leave out --film")
     chosen = overridden(getattr(module, "sampler", None), sampler)
     share = among.share(num)
     with progress("sampling", len(share), among) as advance:
-        drawn = measure.samples(module, share, batch_size, seed, sampler=chosen, advance=among.watching(advance))
+        how = {"sampler": chosen, "advance": among.watching(advance)}
+        if film:
+            drawn = films(module, share, batch_size, seed, film, **how)
+        else:
+            drawn = measure.samples(module, share, batch_size, seed, **how)
         shares = among.gather([batch.cpu() for batch in drawn])
     if shares is None:
         return None
@@ -77,5 +97,16 @@ def _sample(
     if path.suffix == ".pt":
         torch.save(x, path)
     else:
-        save_samples(x, module.levels, path)
+        (save_film if film else save_samples)(x, module.levels, path)
     return path
+
+
+def films(
+    module: GenerativeModule, indices: range, batch_size: int, seed: int, frames: int, *, sampler: Any, advance: Advance
+) -> Iterator[Tensor]:
+    """Batches of the films [B, frames, *shape] of these indices, the last frames being what `measure.samples` gives."""
+    for start in indices[::batch_size]:
+        part = range(start, min(start + batch_size, indices.stop))
+        with torch.no_grad():
+            yield module.film(len(part), frames, sampler=sampler, rng=IndexedSource(seed, part, module.device))
+        advance(len(part))

@@ -2,10 +2,37 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from lightning_gen.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("standing", "guarded")
+
+TOSSED = '''
+import torch
+from coins_of_ranks import Coins
+from lightning_gen.powers import Film
+
+
+class Tossed(Coins, Film):
+    """Coins that turn up one after the other."""
+
+    def film(self, num, frames, y=None, *, sampler=None, rng=None):
+        x = self.sample(num, y, sampler=sampler, rng=rng)
+        return torch.stack([(x.float() * k / (frames - 1)).to(x.dtype) for k in range(frames)], 1)
+'''
+
+
+@pytest.fixture
+def tossed(place):
+    """A run of a family whose samples take shape step by step."""
+    (place / "tossed.py").write_text(TOSSED)
+    run = place / "Tossed"
+    if not run.exists():
+        what = ["--model", "tossed.Tossed", "--data", "coins_of_ranks.Few", "--data.init_args.batch_size=4"]
+        how = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--samples.every_n_steps=0"]
+        assert main(["fit", *what, *how, "--run", str(run)]) == 0
+    return run
 
 
 @pytest.mark.parametrize("num", [7, 2])
@@ -31,3 +58,46 @@ def test_a_batch_of_nothing_is_refused(trained, tmp_path, capsys, size):
     assert main(["sample", str(run), f"--batch_size={size}", f"--out={out}"]) == 2
     error = capsys.readouterr().err
     assert "--batch_size" in error and error.count("\n") == 1 and not out.exists()
+
+
+def test_the_film_of_a_sample_ends_with_it_on_any_number_of_ranks_and_in_any_batch(tossed, tmp_path):
+    given, films = ["--num=5", "--device=cpu"], []
+    assert main(["sample", str(tossed), *given, f"--out={tmp_path}/x.pt"]) == 0
+    for ranks, size in ((1, 2), (2, 3)):
+        how = [*given, f"--devices={ranks}", f"--batch_size={size}"]
+        assert main(["sample", str(tossed), *how, "--film=4", f"--out={tmp_path}/{ranks}.pt"]) == 0
+        films.append(torch.load(tmp_path / f"{ranks}.pt"))
+    assert films[0].shape == (5, 4, 1, 2, 2) and torch.equal(*films)
+    assert torch.equal(films[0][:, -1], torch.load(tmp_path / "x.pt"))
+
+
+def test_a_film_is_a_picture_beside_the_samples_or_moves(tossed, tmp_path, capsys):
+    given = ["sample", str(tossed), "--num=3", "--film=4", "--device=cpu"]
+    capsys.readouterr()
+    assert main(given) == 0
+    assert capsys.readouterr().out.strip() == str(tossed / "samples" / "film.png")
+    with Image.open(tossed / "samples" / "film.png") as picture:
+        assert picture.size == (4 * 34 + 2, 3 * 34 + 2)
+    assert main([*given, f"--out={tmp_path}/film.gif"]) == 0
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames > 1
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [(["--film=1"], "at least 2"), (["--film=-3"], "at least 2"), (["--film=4", "--out=film.mp4"], ".gif"),
+     (["--out=samples.gif"], ".png")],
+)  # fmt: skip
+def test_a_film_that_cannot_be_is_refused(tossed, capsys, args, word):
+    capsys.readouterr()
+    assert main(["sample", str(tossed), *args, "--device=cpu"]) == 2
+    error = capsys.readouterr().err
+    assert word in error and error.count("\n") == 1
+
+
+def test_a_family_without_steps_has_no_film(trained, tmp_path, capsys):
+    run, out = trained(), tmp_path / "film.png"
+    capsys.readouterr()
+    assert main(["sample", str(run), "--film=4", f"--out={out}", "--device=cpu"]) == 2
+    error = capsys.readouterr().err
+    assert "--film" in error and error.count("\n") == 1 and not out.exists()
