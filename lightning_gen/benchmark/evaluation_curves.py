@@ -102,7 +102,7 @@ def _lines(standing: Standing, axis: str, over_cost: bool) -> list[Line]:
     """The models' lines in the order of their names, then the baselines' that were measured along the axis."""
     points: dict[tuple[str, Labels], list[tuple[float, Model | Record]]] = {}
     for here, labels, record in _measured(standing):
-        x = record.settings.get("nfe") if over_cost else labels.get(axis)
+        x = record.nfe if over_cost else labels.get(axis)
         if axis in labels and x is not None:
             baseline = here.name if isinstance(here, Record) else ""
             points.setdefault((baseline, _without(labels, axis)), []).append((float(x), here))

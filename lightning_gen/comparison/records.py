@@ -62,6 +62,12 @@ class Record:
         return self.settings.get("likelihood_kind") or ""
 
     @property
+    def nfe(self) -> float | None:
+        """Network evaluations a sample, their mean where each had its own; None where it is not known."""
+        nfe = self.settings.get("nfe")
+        return self.settings.get("nfe_mean") if nfe is None else nfe
+
+    @property
     def home(self) -> Path | None:
         """The run's directory; None for a file that lies in none."""
         return self.file.parent.parent if self.file.parent.name == "evaluation" else None

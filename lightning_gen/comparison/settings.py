@@ -13,13 +13,13 @@ from lightning_gen.errors import UserError
 from lightning_gen.run_directory import flatten
 
 _DATA = ("data", "levels", "reference", "reference_fingerprint", "reference_count", "seed", "device", "weights")
-_OF_SAMPLES = (*_DATA, "num_samples", "extractor_digest", "sampler", "nfe")
+_OF_SAMPLES = (*_DATA, "num_samples", "extractor_digest", "sampler", "guides", "nfe")
 _OF_ONE_KIND = ("draws", "estimator")
 """Of the likelihood; numbers of different kinds are never ranked against each other, whatever these are."""
 CODE = ("version", "commit", "torch", "lightning")
 """In which numbers may differ; it is said below the table."""
 
-ACROSS = {"sampler": ("sampler", "nfe"), "weights": ("weights",), "estimator": ("estimator",)}
+ACROSS = {"sampler": ("sampler", "guides", "nfe"), "weights": ("weights",), "estimator": ("estimator",)}
 """What may differ on purpose, because it is what is compared, and the settings that go with it."""
 
 MEASURING = tuple(dict.fromkeys((*_OF_SAMPLES, *_OF_ONE_KIND)))

@@ -67,18 +67,22 @@ def _label(label: str) -> Column:
 
 def _cost(standing: Standing) -> list[Column]:
     """NFE, where the models differ in it and no label says it already."""
-    costs = [str(model.records[0].settings.get("nfe") or "") for model in standing.models]
+    costs = [_evaluations(model.records[0]) for model in standing.models]
     said = [[model.labels.get(label) for model in standing.models] for label in standing.labels]
     if len(set(costs)) == 1 or costs in said:
         return []
     return [
         Column(
             "NFE",
-            lambda row: str(row.model.records[0].settings.get("nfe") or ""),
-            lambda record: str(record.settings.get("nfe") or "") if record.labels else "",
+            lambda row: _evaluations(row.model.records[0]),
+            lambda record: _evaluations(record) if record.labels else "",
             dispensable=5,
         )
     ]
+
+
+def _evaluations(record: Record) -> str:
+    return "" if record.nfe is None else f"{record.nfe:.4g}"
 
 
 def _of_metric(metric: Metric, standing: Standing) -> list[Column]:

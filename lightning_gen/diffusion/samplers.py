@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_gen.diffusion.denoisers import Conditioned, Denoiser
 from lightning_gen.diffusion.grids import Grid, UniformLogSNR, UniformTime
@@ -45,6 +45,17 @@ class Sampler(ABC):
     @abstractmethod
     def nfe(self) -> int | None:
         """Network evaluations a sample costs; None where that depends on the sample."""
+
+    @property
+    def mean_nfe(self) -> float | None:
+        """The mean over the samples drawn so far, where `nfe` is None."""
+        return None
+
+    @property
+    def further_models(self) -> list[nn.Module]:
+        """Models beside the sampled one whose weights decide what is drawn: the guidance's."""
+        model = self.guidance.guide_model if self.guidance is not None else None
+        return [] if model is None else [model]
 
     @property
     @abstractmethod

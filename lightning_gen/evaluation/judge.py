@@ -50,12 +50,12 @@ class Judge(Yardstick):
 
     def depends_on(self, module: GenerativeModule) -> dict[str, Any]:
         """{kind of `Parts`: primitives on which its parts depend}."""
-        own = self.settings()
+        own, sampler = self.settings(), self._sampler(module)
         common = [digest_of_weights(module), module.recipe, digest_of_code()]
         common += [own[key] for key in ("seed", "device", "torch")]
         data = [own[key] for key in ("reference_fingerprint", "draws")]
         return {
-            "samples": [*common, describe(self._sampler(module))],
+            "samples": [*common, describe(sampler), *guides(sampler)],
             "likelihood": [*common, *data, describe(self._estimator(module))],
         }
 
@@ -91,7 +91,8 @@ class Judge(Yardstick):
         settings = {
             **self.settings(),
             "sampler": describe(sampler),
-            "nfe": getattr(sampler, "nfe", None),
+            **({"guides": asked} if (asked := guides(sampler)) else {}),
+            **cost(sampler),
             "weights": module.weights,
             "model": type(module).__name__,
             "likelihood_kind": measured.kind if measured is not None else None,
@@ -166,3 +167,14 @@ class Judge(Yardstick):
             timing["images_per_s"] = round(self.num_drawn / seconds["total"], 3)
             timing["sampling_images_per_s"] = round(self.num_drawn / max(seconds["sampling"], 1e-9), 3)
         return timing
+
+
+def guides(sampler: Any) -> list[str]:
+    """Digests of the weights of further models that decide what is drawn, such as a classifier's."""
+    return [digest_of_weights(model) for model in getattr(sampler, "further_models", ())]
+
+
+def cost(sampler: Any) -> dict[str, Any]:
+    """`nfe`, network evaluations a sample, as a setting; `nfe_mean` where it was each sample's own."""
+    nfe, mean = getattr(sampler, "nfe", None), getattr(sampler, "mean_nfe", None)
+    return {"nfe": nfe} if mean is None else {"nfe": nfe, "nfe_mean": mean}
