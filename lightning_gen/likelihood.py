@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
 
-_KINDS = re.compile(r"exact|elbo|iwae-\d+|dequantized|ode|density|density-elbo|density-iwae-\d+")
+_KINDS = re.compile(r"exact|elbo|iwae-\d+|dequantized|ode|density|density-elbo|density-iwae-\d+|density-ode")
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class Likelihood:
         log_prob: [B], nats. An estimate or a bound of log p(x), as `kind` says.
         terms: named contributions, each [B] in nats, that sum to `log_prob`.
         kind: `exact`, `elbo`, `iwae-K`, `dequantized` (log-probability of integers, the last three from below),
-            `ode` (probability flow, an estimate), `density`, `density-elbo`, `density-iwae-K` (real vectors; never
-            bits/dim of integers).
+            `ode` (probability flow, an estimate), `density`, `density-elbo`, `density-iwae-K`, `density-ode` (real
+            vectors; never bits/dim of integers).
         num_dims: dimensions of one example, the divisor of bits/dim.
         profile: of a diffusion, where along log-SNR its diffusion term is lost.
 

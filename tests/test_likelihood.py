@@ -9,7 +9,8 @@ from lightning_gen.errors import UserError
 from lightning_gen.likelihood import ImportanceWeighted, Likelihood, Profile, importance_weighted
 from lightning_gen.random_source import IndexedSource
 
-KINDS = ["exact", "elbo", "iwae-1", "iwae-5000", "dequantized", "ode", "density", "density-elbo", "density-iwae-5"]
+KINDS = ["exact", "elbo", "iwae-1", "iwae-5000", "dequantized", "ode", "density", "density-elbo", "density-iwae-5",
+         "density-ode"]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)

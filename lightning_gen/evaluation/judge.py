@@ -75,11 +75,12 @@ class Judge(Yardstick):
         features, kept = self._drawn(module, sampler, parts)
         found = self._likelihood(module, parts) if protocol.likelihood.draws and with_likelihood else None
         with self.clock.on("waiting for ranks"):
-            shares = self.ranks.exchange((kept, None if found is None else [part.state() for part in found]))
-        sheet = torch.cat([batch for batches, _ in shares for batch in batches])[:SHEET] if self.num_drawn else None
+            states = None if found is None else [part.state() for part in found]
+            shares = self.ranks.exchange((kept, states, getattr(sampler, "mean_nfe", None)))
+        sheet = torch.cat([batch for batches, *_ in shares for batch in batches])[:SHEET] if self.num_drawn else None
         measured = None
-        if all(states is not None for _, states in shares):
-            measured = Likelihood.concatenated([Likelihood.from_state(s) for _, states in shares for s in states])
+        if all(states is not None for _, states, _ in shares):
+            measured = Likelihood.concatenated([Likelihood.from_state(s) for _, states, _ in shares for s in states])
         of_likelihood = {} if measured is None else likelihood_metrics(measured)
         with self.clock.on("distances"):
             metrics = self._fidelity(features) | of_likelihood
@@ -92,7 +93,7 @@ class Judge(Yardstick):
             **self.settings(),
             "sampler": describe(sampler),
             **({"guides": asked} if (asked := guides(sampler)) else {}),
-            **cost(sampler),
+            **cost(sampler, [mean for *_, mean in shares if mean is not None]),
             "weights": module.weights,
             "model": type(module).__name__,
             "likelihood_kind": measured.kind if measured is not None else None,
@@ -174,7 +175,7 @@ def guides(sampler: Any) -> list[str]:
     return [digest_of_weights(model) for model in getattr(sampler, "further_models", ())]
 
 
-def cost(sampler: Any) -> dict[str, Any]:
-    """`nfe`, network evaluations a sample, as a setting; `nfe_mean` where it was each sample's own."""
-    nfe, mean = getattr(sampler, "nfe", None), getattr(sampler, "mean_nfe", None)
-    return {"nfe": nfe} if mean is None else {"nfe": nfe, "nfe_mean": mean}
+def cost(sampler: Any, means: list[float]) -> dict[str, Any]:
+    """`nfe`, network evaluations a sample, as a setting; `nfe_mean`, over the ranks' means, where it was each sample's own."""
+    nfe = getattr(sampler, "nfe", None)
+    return {"nfe": nfe, "nfe_mean": sum(means) / len(means)} if means else {"nfe": nfe}
