@@ -1,33 +1,83 @@
-"""Every shipped config is short, can be parsed and built, and the small experiments train."""
+"""Every shipped config is short, can be parsed and built at full size, and the small experiments train."""
 
+import csv
+import functools
+import math
 import os
+import zipfile
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from lightning_gen.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 EXPERIMENTS = sorted((CONFIGS / "experiment").glob("*.yaml"))
-FEW_IMAGES = ["--data.init_args.num_train=64", "--data.init_args.num_val=8", "--data.init_args.num_test=8"]
+METHODS = (
+    "ddpm",
+    "iddpm",
+    "vdm",
+    "score_sde_vp",
+    "score_sde_ve",
+    "score_sde_subvp",
+    "ncsn",
+    "edm",
+    "flow_matching",
+    "v_prediction",
+)
+"""Published corners of the Gaussian diffusion: each for CIFAR-10 as published, and at the sizes of MNIST and of digits."""
 SMALL = {
-    "mnist_diffusion": FEW_IMAGES,
+    "mnist_diffusion": ["--data.init_args.num_train=64", "--data.init_args.num_val=8", "--data.init_args.num_test=8"],
     "cifar10_ddpm": [
         f"--data={CONFIGS / 'data' / 'cifar10_folder.yaml'}",
-        *FEW_IMAGES,
         "--model.init_args.network.init_args.channels=8",
     ],
 }
 """What makes an experiment on data that are not shipped a matter of seconds."""
+TRAINED = [file for file in EXPERIMENTS if file.stem in SMALL or not file.stem.startswith(("cifar10", "mnist"))]
+"""On data that are shipped, and one of each other size."""
 TRAINERS = sorted((CONFIGS / "trainer").glob("*.yaml"))
 PARTS = sorted((CONFIGS / "model").glob("*.yaml")) + sorted((CONFIGS / "data").glob("*.yaml"))
 
 
 def settings(file):
     return [line for line in file.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def part(file, key):
+    """The `data` or `model` of an experiment: what stands there, or in the file named there."""
+    value = yaml.safe_load(file.read_text())[key]
+    return value if isinstance(value, dict) else yaml.safe_load((file.parent / value).read_text())
+
+
+@functools.cache
+def built(file):
+    """An experiment's model at its full size, on no device and from the data's shape alone: no data are read."""
+    from lightning.pytorch import LightningDataModule
+
+    import lightning_gen.diffusion.module  # noqa: F401  configs name classes without their modules
+    from lightning_gen.generative_module import GenerativeModule
+    from lightning_gen.specs import build
+
+    data = build(part(file, "data"), LightningDataModule)
+    given = {"shape": data.shape, "levels": data.levels, "num_classes": data.num_classes}
+    module = build(part(file, "model"), GenerativeModule, **given)
+    with torch.device("meta"):
+        module.configure_model()
+    return module
+
+
+def num_parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def named(name):
+    return CONFIGS / "experiment" / f"{name}.yaml"
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda f: str(f.relative_to(CONFIGS)))
@@ -37,40 +87,86 @@ def test_configs_are_short(file):
 
 @pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda f: f.stem)
 def test_every_experiment_builds_its_model(file):
-    """At its full size, from the data's shape alone: no data are read, none need be there."""
-    from lightning.pytorch import LightningDataModule
-
-    import lightning_gen.diffusion.module  # noqa: F401  configs name classes without their modules
-    from lightning_gen.generative_module import GenerativeModule
-    from lightning_gen.specs import build
-
-    content = yaml.safe_load(file.read_text())
-    part = {key: yaml.safe_load((file.parent / content[key]).read_text()) for key in ("data", "model")}
-    data = build(part["data"], LightningDataModule)
-    given = {"shape": data.shape, "levels": data.levels, "num_classes": data.num_classes}
-    module = build(part["model"], GenerativeModule, **given)
-    with torch.device("meta"):
-        module.configure_model()
-    assert sum(p.numel() for p in module.parameters()) > 10_000
+    assert num_parameters(built(file)) > 10_000
 
 
-@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda f: f.stem)
-def test_every_experiment_trains(file, tmp_path):
-    small = SMALL.get(file.stem, [])
-    if small and not os.environ.get("LIGHTNING_GEN_DATA"):
+@pytest.mark.parametrize("file", [f for f in EXPERIMENTS if f not in TRAINED], ids=lambda f: f.stem)
+def test_every_experiment_parses(file, capsys):
+    """Those that train parse anyway."""
+    with pytest.raises(SystemExit) as done:
+        main(["fit", "--config", str(file), "--print_config"])
+    assert done.value.code == 0
+    assert yaml.safe_load(capsys.readouterr().out)["trainer"]["max_steps"] > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_is_there_in_three_sizes(method):
+    """The sizes differ in network and cost; what is predicted along which path, and how it is weighted, does not."""
+    sizes = [built(named(f"{data}_{method}")) for data in ("digits", "mnist", "cifar10")]
+    for axis in ("schedule", "path", "parameterization", "weighting", "time_sampler", "variance", "sampler"):
+        assert len({type(getattr(module, axis)) for module in sizes}) == 1, axis
+    digits, mnist, cifar10 = (num_parameters(module) for module in sizes)
+    assert digits < 90_000 and mnist < 700_000 and cifar10 > 30e6
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "nfe"),
+    [("ddpm", 35_746_307, 1000), ("iddpm", None, 4000), ("ncsn", None, 232 * 5 - 4), ("edm", 55_732_739, 35)],
+)
+def test_published_counts(method, parameters, nfe):
+    """NCSN's first level is the prior here, and its denoising at the end counts."""
+    module = built(named(f"cifar10_{method}"))
+    assert parameters in (None, num_parameters(module))
+    assert module.sampler.nfe == nfe
+
+
+@pytest.fixture(scope="module")
+def coloured_noise(tmp_path_factory):
+    """A zip of 40 images of CIFAR-10's size in two class folders."""
+    path = tmp_path_factory.mktemp("images") / "noise.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(40):
+            image = BytesIO()
+            Image.effect_noise((32, 32), 100.0).convert("RGB").save(image, "PNG")
+            archive.writestr(f"{i % 2}/{i}.png", image.getvalue())
+    return path
+
+
+def shortened(file):
+    """Arguments for a sampler of the experiment's own kind in few steps; an adaptive one takes those it needs."""
+    sampler = part(file, "model")["init_args"].get("sampler")
+    if sampler is None:
+        return []
+    fixed = sampler["class_path"].endswith("DiffusionSampler") if isinstance(sampler, dict) else False
+    return ["--model.init_args.sampler.init_args.steps=3"] if fixed else []
+
+
+@pytest.mark.parametrize("file", TRAINED, ids=lambda f: f.stem)
+def test_every_small_experiment_trains(file, tmp_path, coloured_noise):
+    """It makes steps, validates with its own likelihood and samples with its own sampler."""
+    if file.stem.startswith("mnist") and not os.environ.get("LIGHTNING_GEN_DATA"):
         pytest.skip("needs the data in LIGHTNING_GEN_DATA")
     few = [
+        *SMALL.get(file.stem, []),
+        *([f"--data.init_args.path={coloured_noise}"] if file.stem.startswith("cifar10") else []),
         "--trainer.max_steps=3",
         "--trainer.val_check_interval=2",
+        "--trainer.limit_val_batches=1",
         "--trainer.accelerator=cpu",
         "--samples.num=4",
         "--data.init_args.batch_size=16",
-        *small,
+        "--data.init_args.eval_batch_size=4",
+        *shortened(file),
     ]
-    sampler = "--model.init_args.sampler={class_path: lightning_gen.diffusion.DiffusionSampler, init_args: {steps: 3}}"
-    assert main(["fit", "--config", str(file), "--run", str(tmp_path / "run"), *few, sampler]) == 0
+    assert main(["fit", "--config", str(file), "--run", str(tmp_path / "run"), *few]) == 0
     assert (tmp_path / "run" / "checkpoints" / "step_00000003.ckpt").exists()
-    assert list((tmp_path / "run" / "samples").glob("*.png"))
+    if yaml.safe_load(file.read_text())["samples"]["every_n_steps"] > 0:
+        assert list((tmp_path / "run" / "samples").glob("*.png"))
+        with (tmp_path / "run" / "metrics.csv").open() as rows:
+            of_vectors = part(file, "data")["class_path"].endswith("TwoMoons")
+            name = "val/log_prob_nats" if of_vectors else "val/bits_per_dim"
+            measured = [row[name] for row in csv.DictReader(rows)]
+        assert all(math.isfinite(float(value)) for value in measured if value) and any(measured)
 
 
 def test_every_part_is_used_or_builds():
@@ -80,21 +176,30 @@ def test_every_part_is_used_or_builds():
     from lightning_gen.specs import build
 
     used = [yaml.safe_load(file.read_text()) for file in EXPERIMENTS]
-    named = {(CONFIGS / "experiment" / str(e[key])).resolve() for e in used for key in ("model", "data")}
+    known = {
+        (CONFIGS / "experiment" / e[key]).resolve() for e in used for key in ("model", "data") if str(e[key]) == e[key]
+    }
     for file in PARTS:
         if file.parent.name == "data":
             data = build(yaml.safe_load(file.read_text()), LightningDataModule)
             assert data.shape
         else:
-            assert file.resolve() in named, f"no experiment uses {file}"
+            assert file.resolve() in known, f"no experiment uses {file}"
+
+
+def covering(plan):
+    """As few cells as have every value of every axis."""
+    axes = [[str(name) for name in values] for values in plan.axes.values()]
+    wanted = {tuple(names[i % len(names)] for names in axes) for i in range(max(map(len, axes), default=1))}
+    return [cell for cell in plan.cells() if tuple(cell.values.values()) in wanted]
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "benchmark").glob("*.yaml")), ids=lambda f: f.stem)
-def test_every_cell_of_every_benchmark_parses(file, capsys):
+def test_every_value_of_every_benchmark_parses(file, capsys):
     from lightning_gen.benchmark.grid import Plan
 
     plan = Plan.read(file)
-    for cell in plan.cells():
+    for cell in covering(plan):
         with pytest.raises(SystemExit) as done:
             main(["fit", "--config", str(plan.experiment), *cell.arguments(), "--print_config"])
         assert done.value.code == 0
