@@ -17,14 +17,14 @@ from lightning_gen.random_source import RandomSource
 class Ancestral(Solver):
     """Samples p(x_s | x_t) = N(mean of q(x_s | x_t, x0_hat), variance) (Ho et al. 2020, algorithm 2).
 
-    At the last step it adds no noise: the mean is returned.
-
     Args:
         variance: of the step; `FixedSmall` by default.
+        last_noise: whether the last step adds noise too. Without, its mean is returned; with, the sampler should `denoise`:
+            x at t = 0 is then DDPM's x_1, and their last step, a mean, the denoising.
     """
 
-    def __init__(self, variance: ReverseVariance | None = None) -> None:
-        self.variance = variance or FixedSmall()
+    def __init__(self, variance: ReverseVariance | None = None, last_noise: bool = False) -> None:
+        self.variance, self.last_noise = variance or FixedSmall(), last_noise
 
     def step(
         self, denoiser: Conditioned, x: Tensor, at: NoiseLevel, to: NoiseLevel, state: Any, rng: RandomSource
@@ -32,6 +32,6 @@ class Ancestral(Solver):
         prediction = denoiser.at(x, at)
         of_x, of_x0 = posterior_mean(at, to)
         mean = of_x * x + of_x0 * prediction.x0
-        if is_last(to):
+        if is_last(to) and not self.last_noise:
             return mean, None
         return mean + self.variance(prediction, at, to).sqrt().to(x.dtype) * rng.normal(x.shape, x.dtype), None
