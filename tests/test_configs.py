@@ -1,11 +1,12 @@
 """Every shipped config is short, can be parsed and built at full size, and the small experiments train."""
 
+import contextlib
 import csv
 import functools
 import math
 import os
 import zipfile
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import yaml
 from PIL import Image
 
 from lightning_gen.__main__ import main
+from lightning_gen.diffusion import NoiseSchedule
+from lightning_gen.specs import build
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
@@ -205,6 +208,47 @@ def test_every_value_of_every_benchmark_parses(file, capsys):
         assert done.value.code == 0
         printed = yaml.safe_load(capsys.readouterr().out)
         assert printed["trainer"]["max_steps"] > 0
+
+
+@pytest.mark.parametrize("file", sorted((CONFIGS / "benchmark").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_way_to_measure_can_be_had(file):
+    """Each evaluation's sampler is built from the experiment's own, within its budget."""
+    from lightning_gen.benchmark.grid import Plan
+    from lightning_gen.evaluation.budget import within
+    from lightning_gen.specs import overridden
+
+    plan = Plan.read(file)
+    for evaluation in plan.evaluations():
+        protocol = evaluation.protocol
+        sampler = overridden(built(plan.experiment).sampler, protocol.sampler)
+        if protocol.nfe is not None:
+            sampler = within(sampler, protocol.nfe)
+            assert 0 < sampler.nfe <= protocol.nfe
+        assert sampler.nfe <= 300
+
+
+def test_cells_of_a_grid_share_their_ends():
+    """In continuous time the bound depends on nothing else of a schedule: then bits/dim of a grid compare."""
+    from lightning_gen.benchmark.grid import Plan
+
+    for file in (CONFIGS / "benchmark").glob("*schedules_x_parameterizations.yaml"):
+        plan, ends = Plan.read(file), set()
+        for cell in plan.cells()[:: len(plan.axes["parameterization"])]:
+            with pytest.raises(SystemExit), contextlib.redirect_stdout(StringIO()) as printed:
+                main(["fit", "--config", str(plan.experiment), *cell.arguments(), "--print_config"])
+            schedule = yaml.safe_load(printed.getvalue())["model"]["init_args"]["schedule"]
+            made = build(schedule, NoiseSchedule)
+            ends.add((round(made.logsnr_min, 3), round(made.logsnr_max, 3)))
+        assert ends == {(-10.0, 10.0)}, file
+
+
+def test_a_gpu_changes_nothing_but_where_and_how_precisely():
+    """An experiment's clipping is its own."""
+    assert yaml.safe_load((CONFIGS / "trainer" / "gpu.yaml").read_text()).keys() == {
+        "accelerator",
+        "devices",
+        "precision",
+    }
 
 
 @pytest.mark.parametrize("file", TRAINERS, ids=lambda f: f.stem)
