@@ -76,7 +76,7 @@ class AdaptiveSampler(Sampler):
         return f"Dormand-Prince at rtol {self.rtol:g} and atol {self.atol:g}"
 
     def walk(self, denoiser: Conditioned, schedule: NoiseSchedule, x: Tensor, rng: RandomSource) -> Iterator[Visited]:
-        times = UniformLogSNR().times(self.points, schedule).to(x.device)
+        times = UniformLogSNR().times(self.points, schedule, x.device)
         levels = [denoiser.path.at(schedule, t) for t in times]
         flow = ProbabilityFlow(denoiser, denoiser.y)
         u = x.double() / unit_scale(levels[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,9 @@ from lightning_gen.random_source import RandomSource
 
 class LikelihoodEstimator(ABC):
     """A new estimator of a diffusion's likelihood defines `__call__`."""
+
+    def check(self, integers: bool, knows: Collection[str]) -> None:  # noqa: B027  most suit any model
+        """Raises UserError where the data, or what a model `knows` of a Prediction, do not suffice."""
 
     @abstractmethod
     def __call__(
@@ -76,6 +80,10 @@ class VariationalBound(LikelihoodEstimator):
             what = "sampled" if sampled else f"the variance {type(self.variance).__name__}"
             raise UserError(f"in continuous time the bound has no choice of {what}: give it a number of steps")
 
+    def check(self, integers: bool, knows: Collection[str]) -> None:
+        self.variance.check(knows)
+        self.reconstruction.check(integers, knows)
+
     def __call__(
         self,
         denoiser: Denoiser,
@@ -90,7 +98,7 @@ class VariationalBound(LikelihoodEstimator):
         if draws < 1:
             raise UserError(f"the bound needs at least one draw, got {draws}")
         x0 = decoder.encode(x)
-        ends = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x0.device)
+        ends = torch.arange(2, dtype=torch.float64, device=x0.device)
         first, last = (denoiser.path.at(schedule, t) for t in ends)
         z_0 = first.diffuse(x0, rng.normal(x0.shape))
         offset = rng.uniform((len(x0),), dtype=torch.float64)

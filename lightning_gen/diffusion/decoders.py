@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -72,8 +73,11 @@ class LevelDecoder(Decoder):
         spacing = self.spacing
         own = -0.5 * precision * (mean - (x.flatten(1).to(mean.dtype) * spacing - 1)).square()
         # k levels from the nearest one a term is at most exp(-precision/2 (k - 1) k spacing^2) of its
-        reach = math.ceil(math.sqrt(2 * _NEGLIGIBLE / float(precision.detach().min())) / spacing) + 1
-        offsets = torch.arange(-reach, reach + 1, device=z.device) if 2 * reach + 1 < self.levels else None
+        # (to read the precision off a device is to wait for it: not in a training step, which takes all levels there)
+        offsets = None
+        if z.device.type == "cpu" or not precision.requires_grad:
+            reach = math.ceil(math.sqrt(2 * _NEGLIGIBLE / float(precision.detach().min())) / spacing) + 1
+            offsets = torch.arange(-reach, reach + 1, device=z.device) if 2 * reach + 1 < self.levels else None
         terms = self.levels if offsets is None else len(offsets)
         parts = (part.split(max(1, _CHUNK // (mean[0].numel() * terms))) for part in (mean, precision))
         normaliser = torch.cat([self._log_normaliser(m, p, offsets) for m, p in zip(*parts)])
@@ -111,6 +115,9 @@ class VectorDecoder(Decoder):
 class Reconstruction(ABC):
     """What stands for p(x | z_0) in a bound: any distribution over x, the better the tighter. A new one defines `log_prob`."""
 
+    def check(self, integers: bool, knows: Collection[str]) -> None:  # noqa: B027  most suit any model
+        """Raises IncompatibleAxes for data that are no integers, or a model that does not know enough."""
+
     @abstractmethod
     def log_prob(
         self, decoder: Decoder, denoiser: Denoiser, x: Tensor, y: Tensor | None, z: Tensor, first: NoiseLevel
@@ -146,8 +153,9 @@ class DiscretizedGaussian(Reconstruction):
 
     Args:
         variance: of that step, what its reverse variance would be had the chain a further one beyond t = 0; None for
-            sigma^2 / alpha^2, DDPM's choice (its beta_1).
-        steps: T of the chain, which says how far the further step would go.
+            sigma^2 / alpha^2, beta_1 / (1 - beta_1) of DDPM (the paper's; code that descends from its own takes the posterior
+            variance of the second step there, about half of it).
+        steps: of the chain between t = 1 and t = 0, which says how far the further step would go.
     """
 
     def __init__(self, variance: ReverseVariance | None = None, steps: int = 1000) -> None:
@@ -155,11 +163,15 @@ class DiscretizedGaussian(Reconstruction):
             raise UserError(f"DiscretizedGaussian's chain has at least two steps, got {steps}")
         self.variance, self.steps = variance, steps
 
+    def check(self, integers: bool, knows: Collection[str]) -> None:
+        if not integers:
+            raise IncompatibleAxes("DiscretizedGaussian needs data with levels: vectors have no bins to integrate over")
+        if self.variance is not None:
+            self.variance.check(knows)
+
     def log_prob(
         self, decoder: Decoder, denoiser: Denoiser, x: Tensor, y: Tensor | None, z: Tensor, first: NoiseLevel
     ) -> Tensor:
-        if not isinstance(decoder, LevelDecoder):
-            raise IncompatibleAxes("DiscretizedGaussian needs data with levels: vectors have no bins to integrate over")
         prediction = denoiser(z, first.logsnr, y)
         if self.variance is None:
             std = torch.exp(-0.5 * first.logsnr)

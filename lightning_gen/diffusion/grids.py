@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -15,23 +16,23 @@ class Grid(ABC):
     """A new grid defines `times`."""
 
     @abstractmethod
-    def times(self, steps: int, schedule: NoiseSchedule) -> Tensor:
-        """[steps + 1] times falling from 1 to 0, float64."""
+    def times(self, steps: int, schedule: NoiseSchedule, device: torch.device | None = None) -> Tensor:
+        """[steps + 1] times falling from 1 to 0, float64, on the device where the schedule is."""
 
 
 class UniformTime(Grid):
     """Equal steps in t."""
 
-    def times(self, steps: int, schedule: NoiseSchedule) -> Tensor:
-        return torch.arange(steps, -1, -1, dtype=torch.float64) / steps
+    def times(self, steps: int, schedule: NoiseSchedule, device: torch.device | None = None) -> Tensor:
+        return torch.arange(steps, -1, -1, dtype=torch.float64, device=device) / steps
 
 
 class UniformLogSNR(Grid):
     """Equal steps in log-SNR, whatever the schedule the network was trained with."""
 
-    def times(self, steps: int, schedule: NoiseSchedule) -> Tensor:
-        logsnr = torch.linspace(schedule.logsnr_min, schedule.logsnr_max, steps + 1, dtype=torch.float64)
-        return _pinned(logsnr, schedule)
+    def times(self, steps: int, schedule: NoiseSchedule, device: torch.device | None = None) -> Tensor:
+        ends = schedule.logsnr_min, schedule.logsnr_max
+        return _pinned(torch.linspace(*ends, steps + 1, dtype=torch.float64, device=device), schedule)
 
 
 class KarrasRho(Grid):
@@ -46,10 +47,9 @@ class KarrasRho(Grid):
             raise UserError(f"KarrasRho's rho must be positive, got {rho}")
         self.rho = rho
 
-    def times(self, steps: int, schedule: NoiseSchedule) -> Tensor:
-        ends = torch.tensor([schedule.logsnr_min, schedule.logsnr_max], dtype=torch.float64)
-        first, last = torch.exp(-0.5 * ends / self.rho)
-        root = first + torch.linspace(0, 1, steps + 1, dtype=torch.float64) * (last - first)
+    def times(self, steps: int, schedule: NoiseSchedule, device: torch.device | None = None) -> Tensor:
+        first, last = (math.exp(-0.5 * end / self.rho) for end in (schedule.logsnr_min, schedule.logsnr_max))
+        root = first + torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=device) * (last - first)
         return _pinned(-2 * self.rho * root.log(), schedule)
 
 

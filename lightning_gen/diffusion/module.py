@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_gen.diffusion.axes import check_axes
 from lightning_gen.diffusion.bounds import LikelihoodEstimator, VariationalBound, kl_to_prior
 from lightning_gen.diffusion.decoders import LevelDecoder, VectorDecoder
 from lightning_gen.diffusion.denoisers import NetworkDenoiser
@@ -22,8 +23,8 @@ from lightning_gen.diffusion.samplers import DiffusionSampler, Sampler, Visited
 from lightning_gen.diffusion.schedules import Cosine, GradientScale, NoiseSchedule
 from lightning_gen.diffusion.time_samplers import LowDiscrepancy, TimeSampler
 from lightning_gen.diffusion.variance_models import VarianceModel
-from lightning_gen.diffusion.weightings import Elbo, Simple, Weighting
-from lightning_gen.errors import IncompatibleAxes, NonFiniteSamples, UserError
+from lightning_gen.diffusion.weightings import Simple, Weighting
+from lightning_gen.errors import NonFiniteSamples, UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.powers import Film, Imputation
@@ -89,28 +90,27 @@ class GaussianDiffusion(GenerativeModule, Imputation, Film):
     @torch.no_grad()
     def check(self) -> None:
         """Refuses, at construction, what has no meaning."""
-        times = torch.linspace(0, 1, 101, dtype=torch.float64)
-        level = self.path.at(self.schedule, times)
-        if self.parameterization.singular_at(level):
-            raise IncompatibleAxes(
-                f"{type(self.parameterization).__name__} cannot be turned into x0 and noise everywhere on "
-                f"{type(self.schedule).__name__} with log-SNR from {self.schedule.logsnr_min:g} to "
-                f"{self.schedule.logsnr_max:g}: choose another parameterization or narrower ends"
-            )
-        if self.schedule.learned and not (isinstance(self.weighting, Elbo) and self.time_sampler.uniform):
-            raise IncompatibleAxes(
-                f"{type(self.schedule).__name__} is learned by the bound itself: its weighting must be Elbo and its times "
-                f"uniform (LowDiscrepancy), not {type(self.weighting).__name__} and {type(self.time_sampler).__name__}"
-            )
-        if self.schedule.learned and self.levels is None:
-            raise IncompatibleAxes(
-                f"{type(self.schedule).__name__} needs data with levels: on real vectors its end would run off to no noise"
-            )
+        check_axes(
+            self.schedule,
+            self.path,
+            self.parameterization,
+            self.weighting,
+            self.time_sampler,
+            self.variance,
+            self.levels,
+        )
         if not 0.0 <= self.label_dropout < 1.0:
             raise UserError(f"label_dropout lies in [0, 1), got {self.label_dropout}")
-        self._check_guidance(self.sampler)
+        self._check_sampler(self.sampler)
+        self.bound.check(self.levels is not None, self.knows)
 
-    def _check_guidance(self, sampler: Sampler) -> None:
+    @property
+    def knows(self) -> Collection[str]:
+        """The optional fields that this model's predictions have."""
+        return () if self.variance is None else (self.variance.gives,)
+
+    def _check_sampler(self, sampler: Sampler) -> None:
+        sampler.check(self.schedule, self.knows)
         if sampler.guidance is not None:
             sampler.guidance.check(conditional=self.conditional, label_dropout=self.label_dropout)
 
@@ -155,14 +155,13 @@ class GaussianDiffusion(GenerativeModule, Imputation, Film):
         gain = self.parameterization.output_gain(level).square()
         density = -self.weighting(level, self.parameterization) * level.dlogsnr_dt / self.time_sampler.density(level)
         losses = 0.5 * density / gain * error
-        scale.factor = (
-            2 * losses.detach()
-        )  # a schedule's shape changes not the loss but its variance: that is minimised
+        # A schedule's shape does not change the loss but its variance: that is minimised.
+        scale.factor = 2 * losses.detach()
         parts = {"diffusion": self.weighting.objective(losses, level).mean()}
-        if self.variance is not None:
-            prediction = self.denoiser.prediction(out.detach(), rest, x_t.detach(), level)
-            doubt = self.variance.loss(x0, prediction, level)
-            parts |= {"variance": doubt.mean()} if doubt is not None else {}
+        if rest is not None:
+            prediction = self.denoiser.prediction(out.detach(), rest, x_t, level)
+            doubts = self.variance.loss(x0, prediction, level) / self.time_sampler.density(level)
+            parts["variance"], losses = doubts.mean(), losses + doubts
         if self.schedule.learned:
             parts |= self._losses_at_the_ends(x, x0, draws)
         if self.training:
@@ -173,7 +172,7 @@ class GaussianDiffusion(GenerativeModule, Imputation, Film):
 
     def _losses_at_the_ends(self, x: Tensor, x0: Tensor, draws: LossDraws) -> dict[str, Tensor]:
         """The bound's other two terms per dimension, which learned end points must pay for."""
-        ends = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x0.device)
+        ends = torch.arange(2, dtype=torch.float64, device=x0.device)
         first, last = (self.path.at(self.schedule, t) for t in ends)
         z_0 = first.diffuse(x0.double(), draws.own.normal(x0.shape))
         nats = {
@@ -194,7 +193,9 @@ class GaussianDiffusion(GenerativeModule, Imputation, Film):
     ) -> Likelihood:
         rng = rng if rng is not None else self.default_rng(len(x))
         y = y if self.conditional else None
-        return (estimator or self.bound)(self.denoiser, self.schedule, self.decoder, x, y, draws, rng)
+        estimator = estimator or self.bound
+        estimator.check(self.levels is not None, self.knows)
+        return estimator(self.denoiser, self.schedule, self.decoder, x, y, draws, rng)
 
     @torch.no_grad()
     def sample(
@@ -258,6 +259,6 @@ class GaussianDiffusion(GenerativeModule, Imputation, Film):
 
     def _ready(self, sampler: Sampler) -> None:
         """Refuses a guidance that this model cannot be given, its second model included, which is opened only now."""
-        self._check_guidance(sampler)
+        self._check_sampler(sampler)
         if sampler.guidance is not None:
             sampler.guidance.check_process(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Collection
 
 from torch import Tensor, nn
 
@@ -39,6 +40,10 @@ class OracleDiffusion(GaussianDiffusion):
             shape, levels, num_classes, lambda *_: nn.Identity(), schedule, path, sampler=sampler, bound=bound
         )
         self._denoiser: Denoiser | None = None
+
+    @property
+    def knows(self) -> Collection[str]:
+        return ("variance",)
 
     @property
     def conditional(self) -> bool:

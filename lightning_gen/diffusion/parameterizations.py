@@ -34,6 +34,9 @@ class Prediction(NamedTuple):
 class Parameterization(ABC):
     """A new parameterization defines `coefficients`."""
 
+    of_a_chain: bool = False
+    """Whether it depends on the levels of a chain, which a learned schedule would move."""
+
     @abstractmethod
     def coefficients(self, level: NoiseLevel) -> tuple[Tensor, Tensor]:
         """(a, b) of out = a x0 + b eps, each [B] or []."""
@@ -112,8 +115,11 @@ class MeanPrediction(Parameterization):
     """out = the mean of q(x_s | x_t, x0), s = t - 1/steps (Ho et al. 2020, eq. 7): their other choice, before the noise.
 
     Args:
-        steps: T of the chain whose means are meant; the more, the closer out is to x_t and the worse x0 is known from it.
+        steps: of the chain between t = 1 and t = 0 whose means are meant (of a table of T betas T - 1); the more, the closer
+            out is to x_t and the worse x0 is known from it.
     """
+
+    of_a_chain = True
 
     def __init__(self, steps: int = 1000) -> None:
         if steps < 2:

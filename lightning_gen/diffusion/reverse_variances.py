@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 
 import torch
 from torch import Tensor
@@ -25,6 +26,15 @@ def largest(at: NoiseLevel, to: NoiseLevel) -> Tensor:
 class ReverseVariance(ABC):
     """A new reverse variance defines `__call__`."""
 
+    needs: str | None = None
+    """The optional field of a Prediction that it is made of."""
+
+    def check(self, knows: Collection[str]) -> None:
+        """Raises IncompatibleAxes for a model whose predictions have no such field."""
+        if self.needs is not None and self.needs not in knows:
+            other = {"share": "LearnedVariance", "variance": "TrackedVariance"}[self.needs]
+            raise IncompatibleAxes(f"{type(self).__name__} needs a model that was trained with variance={other}")
+
     @abstractmethod
     def __call__(self, prediction: Prediction, at: NoiseLevel, to: NoiseLevel) -> Tensor:
         """Variance of p(x_to | x_at), [] or [B, ...] so that it multiplies x."""
@@ -45,17 +55,11 @@ class FixedLarge(ReverseVariance):
 
 
 class LearnedRange(ReverseVariance):
-    """Between the two in log, at the share that the network says, pixel by pixel (Nichol & Dhariwal 2021, eq. 15).
+    """Between the two in log, at the share that the network says, pixel by pixel (Nichol & Dhariwal 2021, eq. 15)."""
 
-    Raises:
-        IncompatibleAxes: if the model has not learned one.
-    """
+    needs = "share"
 
     def __call__(self, prediction: Prediction, at: NoiseLevel, to: NoiseLevel) -> Tensor:
-        if prediction.share is None:
-            raise IncompatibleAxes(
-                "LearnedRange needs a model that learns its variance: set variance to LearnedVariance"
-            )
         low, high = smallest(at, to).log(), largest(at, to).log()
         share, low, high = prediction.share, broadcast(low, prediction.share), broadcast(high, prediction.share)
         return (low + share * (high - low)).exp()
@@ -65,13 +69,10 @@ class Analytic(ReverseVariance):
     """The best of those equal in all pixels: the smallest, and what the doubt about x0 adds (Bao et al. 2022, theorem 1).
 
     Var(x_s | x_t) = variance of q(x_s | x_t, x0) + (alpha_s c)^2 Var(x0 | x_t), c = 1 - exp(logsnr_t - logsnr_s).
-
-    Raises:
-        IncompatibleAxes: if the denoiser does not know Var(x0 | x_t).
     """
 
+    needs = "variance"
+
     def __call__(self, prediction: Prediction, at: NoiseLevel, to: NoiseLevel) -> Tensor:
-        if prediction.variance is None:
-            raise IncompatibleAxes("Analytic needs a model that keeps its errors: set variance to TrackedVariance")
         doubt = (to.alpha * -torch.expm1(at.logsnr - to.logsnr)).square()
         return broadcast(smallest(at, to) + doubt * prediction.variance, prediction.x0)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gen.diffusion.denoisers import Conditioned, Denoiser
-from lightning_gen.diffusion.grids import Grid, UniformLogSNR, UniformTime
+from lightning_gen.diffusion.grids import Grid, UniformTime
 from lightning_gen.diffusion.guidance import Guidance
-from lightning_gen.diffusion.paths import NoiseLevel
+from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.solvers import DDIM, Solver
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
-
-__all__ = ["DiffusionSampler", "Grid", "Sampler", "UniformLogSNR", "UniformTime", "Visited"]
 
 
 class Visited(NamedTuple):
@@ -61,6 +59,9 @@ class Sampler(ABC):
     @abstractmethod
     def description(self) -> str:
         """In a few words, for messages."""
+
+    def check(self, schedule: NoiseSchedule, knows: Collection[str]) -> None:  # noqa: B027  most suit any model
+        """Raises UserError where a model of that schedule, which `knows` these fields of a Prediction, cannot be sampled so."""
 
     @abstractmethod
     def walk(self, denoiser: Conditioned, schedule: NoiseSchedule, x: Tensor, rng: RandomSource) -> Iterator[Visited]:
@@ -130,10 +131,15 @@ class DiffusionSampler(Sampler):
     def description(self) -> str:
         return f"{type(self.solver).__name__} in {self.steps} steps"
 
+    def check(self, schedule: NoiseSchedule, knows: Collection[str]) -> None:
+        self.solver.check(schedule, knows)
+
+    def levels(self, path: GaussianPath, schedule: NoiseSchedule, device: torch.device) -> list[NoiseLevel]:
+        """The grid's levels, scalar fields in float64, from noise to data."""
+        return [path.at(schedule, t) for t in self.grid.times(self.steps, schedule, device)]
+
     def walk(self, denoiser: Conditioned, schedule: NoiseSchedule, x: Tensor, rng: RandomSource) -> Iterator[Visited]:
-        times = self.grid.times(self.steps, schedule).to(x.device)
-        levels = [denoiser.path.at(schedule, t) for t in times]
-        state = None
+        levels, state = self.levels(denoiser.path, schedule, x.device), None
         for at, to in zip(levels, levels[1:]):
             x, state = self.solver.step(denoiser, x, at, to, state, rng)
             yield Visited(x, to)

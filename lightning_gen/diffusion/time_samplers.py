@@ -6,8 +6,9 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lightning_gen.diffusion.exact_buffers import ExactBuffers
 from lightning_gen.diffusion.over_ranks import sum_over_ranks
 from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.diffusion.schedules import NoiseSchedule
@@ -26,6 +27,12 @@ class TimeSampler(ABC):
 
     uniform: bool = False
     """Whether the density is 1 whatever the schedule, so that a schedule can be learned."""
+
+    follows_losses: bool = False
+    """Whether the density moves with what is learned."""
+
+    has_tails: bool = False
+    """Whether the density falls to nothing, so that a loss divided by it has no finite variance."""
 
     def __init__(self, stratified: bool = True) -> None:
         self.stratified = stratified
@@ -123,6 +130,8 @@ class LogitNormal(TimeSampler):
         mean, std: of logit(t).
     """
 
+    has_tails = True
+
     def __init__(self, mean: float = 0.0, std: float = 1.0, stratified: bool = True) -> None:
         super().__init__(stratified)
         if std <= 0:
@@ -142,7 +151,7 @@ class LogitNormal(TimeSampler):
         return density.to(level.t.dtype)
 
 
-class LossSecondMoment(nn.Module, TimeSampler):
+class LossSecondMoment(ExactBuffers, TimeSampler):
     """p(t) in proportion to the root of the loss's second moment there (Nichol & Dhariwal 2021, eq. 18).
 
     The moments are running means over equal parts of [0, 1], of all ranks; until every part has `warmup` losses the times
@@ -155,10 +164,12 @@ class LossSecondMoment(nn.Module, TimeSampler):
         floor: share of the times that stay uniform.
     """
 
+    follows_losses = True
+
     def __init__(
         self, parts: int = 100, warmup: int = 10, memory: int = 100, floor: float = 0.01, stratified: bool = True
     ) -> None:
-        nn.Module.__init__(self)
+        ExactBuffers.__init__(self)
         TimeSampler.__init__(self, stratified)
         if parts < 2 or not 1 <= warmup <= memory or not 0.0 < floor <= 1.0:
             raise UserError("LossSecondMoment needs 2 parts or more, 1 <= warmup <= memory and a floor in (0, 1]")

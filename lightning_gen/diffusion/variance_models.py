@@ -6,8 +6,9 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lightning_gen.diffusion.exact_buffers import ExactBuffers
 from lightning_gen.diffusion.over_ranks import sum_over_ranks
 from lightning_gen.diffusion.parameterizations import Prediction, posterior_mean
 from lightning_gen.diffusion.paths import NoiseLevel, broadcast
@@ -15,21 +16,26 @@ from lightning_gen.diffusion.reverse_variances import LearnedRange, smallest
 from lightning_gen.errors import UserError
 
 
-class VarianceModel(nn.Module, ABC):
+class VarianceModel(ExactBuffers, ABC):
     """A new variance model defines `extend`, and what it learns from.
 
     `multiple` is how many output channels of the network it takes for each channel of the data, the mean's own included.
     """
 
     multiple: int = 1
+    gives: str
+    """The optional field of a Prediction that it fills."""
+
+    of_a_chain: bool = False
+    """Whether it is learned on the levels of a chain, which a learned schedule would move."""
 
     @abstractmethod
     def extend(self, prediction: Prediction, rest: Tensor | None, level: NoiseLevel) -> Prediction:
         """The prediction with what this model knows added; `rest` are the network's further channels."""
 
-    def loss(self, x0: Tensor, prediction: Prediction, level: NoiseLevel) -> Tensor | None:
-        """What it adds to the training loss, [B], from the extended prediction; None for nothing."""
-        return None
+    def loss(self, x0: Tensor, prediction: Prediction, level: NoiseLevel) -> Tensor:
+        """What it adds to the training loss at these levels, [B], from the extended prediction: if it has channels."""
+        raise NotImplementedError
 
     def observe(self, noise_mse: Tensor, level: NoiseLevel) -> None:
         """Takes note of a training batch's mean squared error of the noise, [B] per dimension, no gradient."""
@@ -42,11 +48,13 @@ class LearnedVariance(VarianceModel):
     fixed: L_hybrid = L_simple + weight L_vlb (eq. 16).
 
     Args:
-        steps: T of the chain.
+        steps: of the chain between t = 1 and t = 0; of a table of T betas, whose x_1 is t = 0, T - 1.
         weight: of the bound beside the mean's loss.
     """
 
     multiple = 2
+    gives = "share"
+    of_a_chain = True
 
     def __init__(self, steps: int = 1000, weight: float = 0.001) -> None:
         super().__init__()
@@ -57,7 +65,7 @@ class LearnedVariance(VarianceModel):
     def extend(self, prediction: Prediction, rest: Tensor | None, level: NoiseLevel) -> Prediction:
         return prediction._replace(share=0.5 * (rest + 1))  # 0 out of a fresh network: half of the way
 
-    def loss(self, x0: Tensor, prediction: Prediction, level: NoiseLevel) -> Tensor | None:
+    def loss(self, x0: Tensor, prediction: Prediction, level: NoiseLevel) -> Tensor:
         to = level.earlier(1 / self.steps)
         prediction = prediction._replace(x0=prediction.x0.detach())
         variance = LearnedRange()(prediction, level, to)
@@ -69,21 +77,25 @@ class LearnedVariance(VarianceModel):
 class TrackedVariance(VarianceModel):
     """Keeps the mean squared error of the noise along log-SNR as training goes on: Var(x0 | x_t) = sigma^2 / alpha^2 of it.
 
-    For a perfect denoiser this is the estimate 1 - E|eps_hat|^2 of Bao et al. 2022 (eq. 8), for another an honest one. Means
-    decay over about `memory` examples a bin, of all ranks.
+    For a perfect denoiser this is the estimate 1 - E|eps_hat|^2 of Bao et al. 2022 (eq. 8). The errors are those of training:
+    of the raw weights, with dropout and dropped conditions, so somewhat larger than those of averaged weights. Means decay
+    over about `memory` examples a bin, of all ranks; until a bin has met one, it takes Var(x0) for 1.
 
     Args:
         bins: of log-SNR.
-        lowest, highest: log-SNR of the outermost bins, nats; beyond them their values hold.
+        lowest, highest: log-SNR of the outermost bins, nats; below them Var(x0 | x_t) holds, above them the error.
         memory: examples.
     """
+
+    gives = "variance"
 
     def __init__(self, bins: int = 64, lowest: float = -12.0, highest: float = 12.0, memory: int = 5000) -> None:
         super().__init__()
         if bins < 2 or not lowest < highest or memory < 1:
             raise UserError("TrackedVariance needs two bins or more, lowest < highest and a positive memory")
         self.bins, self.lowest, self.highest, self.memory = bins, lowest, highest, memory
-        self.register_buffer("noise_mse", torch.ones(bins))  # what a network that says nothing would err by
+        centres = torch.linspace(lowest, highest, bins)
+        self.register_buffer("noise_mse", centres.exp().clamp(max=1.0))  # the more noise, the less it is mistaken for
         self.register_buffer("seen", torch.zeros(bins))
 
     def _place(self, logsnr: Tensor) -> Tensor:
@@ -104,7 +116,8 @@ class TrackedVariance(VarianceModel):
         place = self._place(level.logsnr)
         below = place.floor().long().clamp(max=self.bins - 2)
         mse = torch.lerp(self.noise_mse[below], self.noise_mse[below + 1], place - below)
-        return prediction._replace(variance=(mse * torch.exp(-level.logsnr.float())).to(prediction.x0.dtype))
+        variance = mse * torch.exp(-level.logsnr.float().clamp(min=self.lowest))
+        return prediction._replace(variance=variance.to(prediction.x0.dtype))
 
 
 def reverse_kl(x0: Tensor, x0_hat: Tensor, variance: Tensor, at: NoiseLevel, to: NoiseLevel) -> Tensor:

@@ -51,6 +51,8 @@ class Simple(Weighting):
     def __init__(self, space: Literal["noise", "output"] = "noise", under: TimeSampler | None = None) -> None:
         if space not in ("noise", "output"):
             raise UserError(f"Simple's space is 'noise' or 'output', not {space!r}")
+        if under is not None and under.follows_losses:
+            raise UserError(f"an error cannot be plain under {type(under).__name__}, whose times follow the losses")
         self.space, self.under = space, under
 
     def __call__(self, level: NoiseLevel, parameterization: Parameterization) -> Tensor:
@@ -147,8 +149,9 @@ class EDMWeighting(Weighting):
 class LearnedUncertainty(nn.Module, Weighting):
     """Minimises loss / exp(u) + u with u(logsnr) learned: every level counts by its own doubt (Karras et al. 2024, eq. 15).
 
-    u is linear in random cosines of log-SNR; at its optimum exp(u) is the weighted loss at that level, which makes all
-    levels' gradients alike whatever `base` is.
+    u is linear in cosines of log-SNR. The mean is over the times that are drawn, as published: at its optimum exp(u) is the
+    weighted loss over p(t) at that level, which makes the gradients of all drawn levels alike whatever `base` is. So here,
+    and only here, the times are part of what is minimised; they must not follow the losses themselves.
 
     Args:
         base: the weighting of the loss within.

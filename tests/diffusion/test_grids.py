@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from lightning_gen.diffusion.grids import KarrasRho, UniformLogSNR, UniformTime
-from lightning_gen.diffusion.schedules import Cosine, FlowMatching, LinearBeta, LinearLogSNR
+from lightning_gen.diffusion.schedules import (
+    Cosine,
+    DiscreteLinearBeta,
+    FlowMatching,
+    LinearBeta,
+    LinearLogSNR,
+    ZeroTerminal,
+)
 from lightning_gen.errors import UserError
 
 EVERY = [UniformTime(), UniformLogSNR(), KarrasRho(), KarrasRho(1.0)]
@@ -60,3 +67,10 @@ def test_rho_moves_from_even_sigma_to_even_logsnr():
 def test_bad_rho_is_refused(rho):
     with pytest.raises(UserError, match="rho"):
         KarrasRho(rho)
+
+
+@pytest.mark.parametrize("grid", [UniformTime(), UniformLogSNR(), KarrasRho()], ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("schedule", [DiscreteLinearBeta(), ZeroTerminal(DiscreteLinearBeta()), Cosine()])
+def test_times_are_made_where_the_schedule_is(grid, schedule):
+    """A table or weights on another device than the times' would be an error; `meta` stands for that device."""
+    assert grid.times(5, schedule.to("meta"), torch.device("meta")).device.type == "meta"

@@ -11,11 +11,13 @@ from lightning_gen.diffusion import (
     SNR,
     Analytic,
     Ancestral,
+    AnnealedLangevin,
     ClassifierFree,
     Cosine,
     DataPrediction,
     DiffusionSampler,
     DiscreteLinearBeta,
+    DiscretizedGaussian,
     EDMPrediction,
     EDMWeighting,
     Elbo,
@@ -52,12 +54,13 @@ from lightning_gen.diffusion import (
     Uniform,
     VarianceExploding,
     VariancePreserving,
+    VariationalBound,
     VelocityPrediction,
     VPrediction,
     ZeroTerminal,
 )
 from lightning_gen.diffusion.oracles import GaussianOracle, TrainingSetOracle
-from lightning_gen.errors import IncompatibleAxes, NonFiniteSamples
+from lightning_gen.errors import IncompatibleAxes, NonFiniteSamples, UserError
 from lightning_gen.generative_module import LossDraws
 from lightning_gen.networks import MLP, ClassEmbedding
 from lightning_gen.random_source import GeneratorSource, IndexedSource
@@ -96,7 +99,7 @@ WEIGHTINGS = [
     SigmoidWeighting(),
     EDMWeighting(),
 ]
-TIMES = [Uniform(), LogNormal(), LogitNormal(), LossSecondMoment(parts=4, warmup=1)]
+TIMES = [Uniform(), LogNormal(), LossSecondMoment(parts=4, warmup=1)]
 
 
 class Constant(nn.Module):
@@ -142,7 +145,8 @@ def test_every_combination_trains(path, target):
         for weighting in WEIGHTINGS:
             times += 1
             axes = {"schedule": schedule, "path": path, "parameterization": target, "weighting": weighting}
-            model = module(lambda *a: network, time_sampler=TIMES[times % len(TIMES)], **axes)
+            under = getattr(weighting, "under", None)
+            model = module(lambda *a: network, time_sampler=under or TIMES[times % len(TIMES)], **axes)
             network.zero_grad()
             loss = model.training_loss(x)["loss"]
             loss.backward()
@@ -248,6 +252,38 @@ def test_the_learned_variance_finds_what_is_right():
         cov = to.alpha * at.alpha * s2 + (at.alpha / to.alpha) * to.sigma**2
         right = to.alpha**2 * s2 + to.sigma**2 - cov**2 / (at.alpha**2 * s2 + at.sigma**2)
         assert said == pytest.approx(right.item(), rel=0.05), i
+
+
+def test_every_part_of_the_loss_has_one_mean_under_all_times():
+    """A time sampler changes the variance alone, of the hybrid loss's second part too."""
+
+    class Both(nn.Module):
+        def __init__(self, shape, out_channels, cond_dim):
+            super().__init__()
+            self.value = nn.Parameter(torch.tensor(0.1))
+
+        def forward(self, x, logsnr, cond=None):
+            return torch.cat([x, self.value * logsnr[:, None] * torch.ones_like(x)], 1)
+
+    x = torch.randn(1, 3, generator=torch.Generator().manual_seed(0)).expand(100_000, 3)
+    weighting = Simple(under=LogitNormal(std=2.0))
+    for part in ("diffusion", "variance"):
+        means = []
+        for times in (Uniform(), LogNormal(std=2.0), LogitNormal(std=2.0)):
+            axes = {"variance": LearnedVariance(steps=50), "time_sampler": times, "weighting": weighting}
+            means.append(gradients(module(Both, **axes), x)[0][part].item())
+        assert means == pytest.approx([means[0]] * 3, rel=0.05), part
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_what_training_keeps_stays_exact_in_any_precision(dtype):
+    """bfloat16 would stop counting at 256."""
+    model = module(time_sampler=LossSecondMoment(parts=4), variance=TrackedVariance(bins=4)).to(dtype)
+    model.train()
+    loss = model.training_loss(torch.randn(600, 3, generator=torch.Generator().manual_seed(0)))["loss"]
+    assert loss.isfinite() and model.variance.seen.sum() == 600
+    buffers = (model.variance.noise_mse, model.time_sampler.moment)
+    assert all(buffer.dtype == torch.float32 for buffer in buffers)
 
 
 def test_the_variance_does_not_pull_at_the_mean():
@@ -415,6 +451,24 @@ def test_meaningless_choices_are_refused_at_construction():
         module(levels=17, schedule=LearnedLinear(), weighting=Elbo(), time_sampler=LogNormal())
     with pytest.raises(IncompatibleAxes, match="levels"):
         module(schedule=LearnedLinear(), weighting=Elbo())
+    for axes in ({"parameterization": MeanPrediction()}, {"variance": LearnedVariance()}):
+        with pytest.raises(IncompatibleAxes, match="chain"):
+            module(levels=17, schedule=LearnedLinear(), weighting=Elbo(), **axes)
+    with pytest.raises(IncompatibleAxes, match="under=LogitNormal"):
+        module(time_sampler=LogitNormal(), weighting=Elbo())
+    with pytest.raises(IncompatibleAxes, match="chase"):
+        module(time_sampler=LossSecondMoment(), weighting=LearnedUncertainty())
+    with pytest.raises(UserError, match="plain"):
+        Simple(under=LossSecondMoment())
+    for variance in (LearnedRange(), Analytic()):
+        with pytest.raises(IncompatibleAxes, match="variance="):
+            module(sampler=DiffusionSampler(Ancestral(variance)))
+        with pytest.raises(IncompatibleAxes, match="variance="):
+            module(bound=VariationalBound(5, variance))
+    with pytest.raises(IncompatibleAxes, match="bins"):
+        module(bound=VariationalBound(reconstruction=DiscretizedGaussian()))
+    with pytest.raises(UserError, match="diverge"):
+        module(schedule=Karras(), path=VarianceExploding(), sampler=DiffusionSampler(AnnealedLangevin()))
     with pytest.raises(IncompatibleAxes, match="conditioner"):
         module(sampler=DiffusionSampler(guidance=ClassifierFree()))
     with pytest.raises(IncompatibleAxes, match="label_dropout"):

@@ -1,5 +1,7 @@
 """Laws of what a model knows of its doubt: the record of its errors is Var(x0 | x_t), the reverse KL is a KL."""
 
+import math
+
 import pytest
 import torch
 
@@ -50,10 +52,18 @@ def test_tracked_errors_forget():
     level = levels(VariancePreserving(), [0.0] * 50)
     for _ in range(10):
         tracked.observe(torch.full((50,), 5.0), level)
-    assert tracked.noise_mse.tolist() == pytest.approx([1.0, 5.0])
+    assert tracked.noise_mse.tolist() == pytest.approx([math.exp(-1), 5.0])  # one that has met none: Var(x0) is 1
     for _ in range(20):
         tracked.observe(torch.full((50,), 2.0), level)
     assert tracked.noise_mse[1].item() == pytest.approx(2.0, abs=1e-4)
+
+
+def test_where_nothing_was_met_the_doubt_is_bounded():
+    """EDM's times hardly ever reach its noisiest levels: there Var(x0 | x_t) must not grow with the noise."""
+    tracked = TrackedVariance()
+    level = levels(VarianceExploding(), [0.0, 0.5, 1.0], Cosine(logsnr_min=-18.0))
+    x = torch.zeros(3, 2)
+    assert tracked.extend(Prediction(x, x), None, level).variance.max() <= 1 + 1e-5
 
 
 def test_the_closed_form_of_a_training_set():

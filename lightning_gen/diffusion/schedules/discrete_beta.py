@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import softplus
 
+from lightning_gen.diffusion.exact_buffers import ExactBuffers
 from lightning_gen.diffusion.schedules.base import NoiseSchedule
 from lightning_gen.diffusion.schedules.inversion import inverse
 from lightning_gen.errors import UserError
 
 
-class DiscreteBeta(NoiseSchedule):
+class DiscreteBeta(ExactBuffers, NoiseSchedule):
     """alpha^2 after step i is the product of 1 - beta_j over j <= i, on the VP path (Ho et al. 2020, eq. 4).
 
     The paper's chain x_0 .. x_T starts without noise, where log-SNR is infinite. Ours starts at its first noised state:
@@ -33,7 +33,7 @@ class DiscreteBeta(NoiseSchedule):
     """
 
     def __init__(self, steps: int, logsnr_min: float | None = None, logsnr_max: float | None = None) -> None:
-        nn.Module.__init__(self)  # before a buffer can be; the ends are pinned below
+        ExactBuffers.__init__(self)  # before a buffer can be; the ends are pinned below
         if steps < 3:
             raise UserError(f"{type(self).__name__} needs 3 steps or more, got {steps}")
         self.steps = steps
@@ -47,12 +47,6 @@ class DiscreteBeta(NoiseSchedule):
     @abstractmethod
     def betas(self) -> Tensor:
         """The table, float64 [steps], each in (0, 1)."""
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> DiscreteBeta:
-        exact = self._table
-        super()._apply(fn, recurse)
-        self._table = exact.to(self._table.device)  # follows the module to its device, and stays in float64
-        return self
 
     def _segment(self, k: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """-log alpha^2 at the share s of the way from knot k to the next, and its derivative in s."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from lightning_gen.diffusion.denoisers import Conditioned
 from lightning_gen.diffusion.parameterizations import posterior_mean
 from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.diffusion.reverse_variances import FixedSmall, ReverseVariance
+from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.solvers.base import Solver, is_last
 from lightning_gen.random_source import RandomSource
 
@@ -25,6 +27,9 @@ class Ancestral(Solver):
 
     def __init__(self, variance: ReverseVariance | None = None, last_noise: bool = False) -> None:
         self.variance, self.last_noise = variance or FixedSmall(), last_noise
+
+    def check(self, schedule: NoiseSchedule, knows: Collection[str]) -> None:
+        self.variance.check(knows)
 
     def step(
         self, denoiser: Conditioned, x: Tensor, at: NoiseLevel, to: NoiseLevel, state: Any, rng: RandomSource

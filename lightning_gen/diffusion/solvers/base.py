@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from typing import Any
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from lightning_gen.diffusion.denoisers import Conditioned
 from lightning_gen.diffusion.parameterizations import Prediction
 from lightning_gen.diffusion.paths import NoiseLevel
+from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.random_source import RandomSource
 
 
@@ -22,6 +24,9 @@ class Solver(ABC):
     def total_evaluations(self, steps: int) -> int:
         """Of the denoiser, along a grid of that many steps."""
         return self.evaluations * steps
+
+    def check(self, schedule: NoiseSchedule, knows: Collection[str]) -> None:  # noqa: B027  most suit any model
+        """Raises UserError where a model of that schedule, which `knows` these fields of a Prediction, cannot be solved so."""
 
     @abstractmethod
     def step(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from lightning_gen.diffusion.denoisers import Conditioned
 from lightning_gen.diffusion.paths import NoiseLevel, broadcast
+from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.solvers.base import Solver, score
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
@@ -38,7 +40,7 @@ class AnnealedLangevin(Solver):
         epsilon: in units of the data's variance; the paper's 2e-5 goes with s_last = 0.01.
 
     Raises:
-        UserError: at the first step, where epsilon is so large for the schedule that the dynamics diverge.
+        UserError: from `check`, where epsilon is so large for the schedule that the dynamics diverge.
     """
 
     def __init__(self, steps: int = 100, epsilon: float = 2e-5) -> None:
@@ -52,16 +54,23 @@ class AnnealedLangevin(Solver):
     def evaluations(self) -> int:
         return self.steps
 
+    def _share(self, schedule: NoiseSchedule) -> float:
+        """The step size over sigma^2, at every level."""
+        return 0.5 * self.epsilon * math.exp(schedule.logsnr_max)
+
+    def check(self, schedule: NoiseSchedule, knows: Collection[str]) -> None:
+        share = self._share(schedule)
+        if share >= 2:
+            raise UserError(
+                f"AnnealedLangevin's epsilon {self.epsilon:g} lets the dynamics diverge: where the schedule ends at log-SNR "
+                f"{schedule.logsnr_max:g} it must be below {self.epsilon * 2 / share:.2g}"
+            )
+
     def step(
         self, denoiser: Conditioned, x: Tensor, at: NoiseLevel, to: NoiseLevel, state: Any, rng: RandomSource
     ) -> tuple[Tensor, Any]:
         # of x itself, so alpha^2 times that of x / alpha: epsilon sigma^2 / 2 over s_last^2
-        share = 0.5 * self.epsilon * math.exp(to.process[1].logsnr_max)
-        if share >= 2:
-            raise UserError(
-                f"AnnealedLangevin's epsilon {self.epsilon:g} lets the dynamics diverge: where the schedule ends at log-SNR "
-                f"{to.process[1].logsnr_max:g} it must be below {self.epsilon * 2 / share:.2g}"
-            )
+        share = self._share(to.process[1])
         x, size = (to.alpha / at.alpha) * x, share * to.sigma.square()
         for _ in range(self.steps):
             x = langevin_step(x, score(denoiser.at(x, to), to), size, rng.normal(x.shape, x.dtype))
