@@ -26,7 +26,7 @@ from lightning_gen.diffusion.flow_likelihood import (
     UniformDequantization,
 )
 from lightning_gen.diffusion.grids import Grid, KarrasRho, UniformLogSNR, UniformTime
-from lightning_gen.diffusion.guidance import AutoGuidance, ClassifierFree, ClassifierGuidance, Guidance
+from lightning_gen.diffusion.guidance import ClassifierFree, Guidance
 from lightning_gen.diffusion.imputation import Imputer, ReconstructionGuidance, Replacement
 from lightning_gen.diffusion.parameterizations import (
     DataPrediction,
@@ -75,6 +75,7 @@ from lightning_gen.diffusion.schedules import (
     Truncated,
     ZeroTerminal,
 )
+from lightning_gen.diffusion.second_models import AutoGuidance, ClassifierGuidance
 from lightning_gen.diffusion.solvers import (
     DDIM,
     Ancestral,

@@ -50,9 +50,16 @@ class Imputer(ABC):
 
     Args:
         sampler: solver, grid and guidance; 100 ancestral steps by default.
+
+    Raises:
+        UserError: for a sampler of another kind.
     """
 
     def __init__(self, sampler: DiffusionSampler | None = None) -> None:
+        if sampler is not None and not isinstance(sampler, DiffusionSampler):
+            raise UserError(
+                f"imputation steps through a grid: give it a DiffusionSampler with a solver, not {type(sampler).__name__}"
+            )
         self.sampler = sampler or DiffusionSampler(Ancestral(), steps=100)
 
     @property
@@ -112,7 +119,7 @@ class Replacement(Imputer):
     Langevin dynamics.
 
     Args:
-        sampler: solver, grid and guidance. A multistep solver begins anew on each stretch.
+        sampler: solver, grid and guidance. A multistep solver begins anew where noise has been put back.
         resamplings: how often a stretch is gone; 1 is plain replacement (Song et al. 2021, app. I.2).
         jump: steps of a stretch, at least 1.
     """
@@ -147,8 +154,7 @@ class _Replacing(DiffusionSampler):
         self.known, self.resamplings, self.jump = known, resamplings, jump
 
     def walk(self, denoiser: Conditioned, schedule: NoiseSchedule, x: Tensor, rng: RandomSource) -> Iterator[Visited]:
-        times = self.grid.times(self.steps, schedule).to(x.device)
-        levels = [denoiser.path.at(schedule, t) for t in times]
+        levels = self.levels(denoiser.path, schedule, x.device)
         state = None
         for first in range(0, self.steps, self.jump):
             stretch = levels[first : first + self.jump + 1]

@@ -13,7 +13,7 @@ from lightning_gen.diffusion import (
     VariancePreserving,
 )
 from lightning_gen.diffusion.classifier_module import NoisyClassifier
-from lightning_gen.diffusion.guidance import ClassifierGuidance
+from lightning_gen.diffusion.second_models import ClassifierGuidance
 from lightning_gen.diffusion.time_samplers import LogNormal, LossSecondMoment, Uniform
 from lightning_gen.errors import IncompatibleAxes, NoLikelihood, UserError
 from lightning_gen.networks import MLP

@@ -5,15 +5,18 @@ import torch
 
 from lightning_gen.diffusion import (
     DDIM,
+    AdaptiveSampler,
     Ancestral,
     ClassifierFree,
     Cosine,
     Denoiser,
     DiffusionSampler,
+    DPMSolverPP,
     GaussianDenoiser,
     Heun,
     Linear,
     UniformLogSNR,
+    UniPC,
     VarianceExploding,
     VariancePreserving,
 )
@@ -101,9 +104,43 @@ def test_reconstruction_guidance_of_independent_dimensions():
     torch.testing.assert_close(found[:, KNOWN], X[KNOWN].expand(50, 2), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize("solver", [DDIM(), DDIM(0.5), Heun()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("solver", [DDIM(), DDIM(0.5), Heun(), UniPC()], ids=lambda s: type(s).__name__)
 def test_any_solver_will_do(solver):
     assert errors(Replacement(sampler(40, solver), resamplings=10))[0] < 0.08
+
+
+class Chained(DDIM):
+    """Remembers whether each step was given the state that the one before it left."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.goes_on = None, []
+
+    def step(self, denoiser, x, at, to, state, rng):
+        x, _ = super().step(denoiser, x, at, to, None, rng)
+        self.goes_on.append(state is not None and state is self.left)
+        self.left = object()
+        return x, self.left
+
+
+def test_a_multistep_solver_begins_anew_where_noise_has_been_put_back():
+    for resamplings, jump, expected in (
+        (1, 2, [False, True, True, True, True]),  # stretches of a plain chain are no seams
+        (2, 2, [False, True, False, True, True, True, False, True, True, False]),
+        (3, 5, [False, True, True, True, True] * 3),
+    ):
+        solver = Chained()
+        impute(Replacement(sampler(5, solver), resamplings=resamplings, jump=jump), num=1)
+        assert solver.goes_on == expected
+
+
+@pytest.mark.parametrize("solver", [DPMSolverPP(3), UniPC(2)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("jump", [1, 2])
+def test_replacement_of_nothing_known_is_the_plain_sampler(solver, jump):
+    own, nothing = GaussianDenoiser(MEAN, COVARIANCE, VariancePreserving()), torch.zeros(6, 4)
+    informed = Replacement(sampler(8, solver), resamplings=1, jump=jump).informed(Known(nothing, nothing.bool()))
+    found, plain = (s.sample(own, Cosine(), (6, 4), None, GeneratorSource(0)) for s in (informed, sampler(8, solver)))
+    assert torch.equal(found, plain)
 
 
 def test_putting_noise_back_is_the_forward_process():
@@ -200,5 +237,8 @@ def test_a_mask_that_does_not_fit_and_settings_that_mean_nothing_are_refused():
     ):
         with pytest.raises(UserError):
             make()
+    for make in (Replacement, ReconstructionGuidance):
+        with pytest.raises(UserError, match="DiffusionSampler.*not AdaptiveSampler"):
+            make(AdaptiveSampler())
     with pytest.raises(NonFiniteSamples):
         impute(ReconstructionGuidance(sampler(5), scale=torch.inf), num=1)

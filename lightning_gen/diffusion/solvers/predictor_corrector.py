@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from lightning_gen.diffusion.denoisers import Conditioned
 from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.diffusion.reverse_variances import FixedLarge
+from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.solvers.ancestral import Ancestral
 from lightning_gen.diffusion.solvers.base import Solver, score
 from lightning_gen.diffusion.solvers.langevin import langevin_step
@@ -24,13 +26,17 @@ class PredictorCorrector(Solver):
     code takes their mean over the batch and so couples its examples.
 
     Args:
-        predictor: any solver; by default `Ancestral(FixedLarge())`, which is the paper's reverse diffusion of algorithm 2
-            (VE) and ancestral sampling of eq. 4 (VP). `EulerMaruyama()` is the other.
+        predictor: any solver whose steps go on from x, as UniPC's do not; by default `Ancestral(FixedLarge())`, which is the
+            paper's reverse diffusion of algorithm 2 (VE) and ancestral sampling of eq. 4 (VP). `EulerMaruyama()` is the
+            other.
         corrector_steps: Langevin steps after each.
         snr: signal-to-noise ratio of a Langevin step; 0.16 is the paper's for VE on CIFAR-10.
         adaptive: whether the norms are measured. In a few dimensions they must not be: the step is then ruled by how near
             a mode x happens to be, and the density reached is too wide (twice, in the plane at snr 0.16). False takes
             |z| sigma / |eps| with |eps| = |z|: a size that the level alone decides.
+
+    Raises:
+        UserError: for no corrector step, an snr that is not positive, or a predictor that would undo the corrector's work.
     """
 
     def __init__(
@@ -40,6 +46,11 @@ class PredictorCorrector(Solver):
             raise UserError(f"PredictorCorrector needs at least one corrector step, got {corrector_steps}")
         if snr <= 0:
             raise UserError(f"PredictorCorrector's snr must be positive, got {snr}")
+        if getattr(predictor, "continues_from_state", False):
+            raise UserError(
+                f"{type(predictor).__name__} goes on from its own state and would undo what PredictorCorrector corrects: "
+                "give another predictor"
+            )
         self.predictor = predictor or Ancestral(FixedLarge())
         self.corrector_steps, self.snr, self.adaptive = corrector_steps, snr, adaptive
 
@@ -49,6 +60,9 @@ class PredictorCorrector(Solver):
 
     def total_evaluations(self, steps: int) -> int:
         return self.predictor.total_evaluations(steps) + self.corrector_steps * steps
+
+    def check(self, schedule: NoiseSchedule, knows: Collection[str]) -> None:
+        self.predictor.check(schedule, knows)
 
     def step(
         self, denoiser: Conditioned, x: Tensor, at: NoiseLevel, to: NoiseLevel, state: Any, rng: RandomSource

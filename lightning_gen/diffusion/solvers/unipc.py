@@ -39,6 +39,9 @@ class UniPC(Solver):
         lower_order_final: make the last step one of order 1, for few steps.
     """
 
+    continues_from_state: bool = True
+    """A step begins at the x that the step before left in `state`, and what was done to x in between is lost."""
+
     def __init__(self, order: int = 2, variant: Literal["bh1", "bh2"] = "bh2", lower_order_final: bool = False) -> None:
         if order not in (1, 2, 3):
             raise UserError(f"UniPC's order is 1, 2 or 3, got {order}")

@@ -5,12 +5,21 @@ import math
 import pytest
 import torch
 
-from lightning_gen.diffusion.denoisers import Conditioned, GaussianDenoiser
+from lightning_gen.diffusion.denoisers import Conditioned, Denoiser, GaussianDenoiser
 from lightning_gen.diffusion.grids import UniformLogSNR
+from lightning_gen.diffusion.parameterizations import Prediction
 from lightning_gen.diffusion.paths import VarianceExploding, VariancePreserving
-from lightning_gen.diffusion.reverse_variances import FixedLarge
+from lightning_gen.diffusion.reverse_variances import FixedLarge, LearnedRange
 from lightning_gen.diffusion.schedules import LinearLogSNR
-from lightning_gen.diffusion.solvers import DDIM, Ancestral, EulerMaruyama, Heun, PredictorCorrector, Solver
+from lightning_gen.diffusion.solvers import (
+    DDIM,
+    Ancestral,
+    EulerMaruyama,
+    Heun,
+    PredictorCorrector,
+    Solver,
+    UniPC,
+)
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import GeneratorSource, IndexedSource
 
@@ -110,3 +119,44 @@ def test_evaluations_are_the_predictors_and_the_correctors():
 def test_bad_settings_are_refused(bad):
     with pytest.raises(UserError, match="PredictorCorrector"):
         PredictorCorrector(**bad)
+
+
+def test_a_predictor_that_would_undo_the_corrector_is_refused():
+    for order in (1, 2, 3):
+        with pytest.raises(UserError, match="UniPC.*another predictor"):
+            PredictorCorrector(UniPC(order))
+
+
+def test_what_the_predictor_needs_of_the_model_is_asked_for():
+    solver = PredictorCorrector(Ancestral(LearnedRange()))
+    solver.check(LinearLogSNR(), ("share",))
+    with pytest.raises(UserError, match="LearnedRange"):
+        solver.check(LinearLogSNR(), ())
+
+
+class OnePoint(Denoiser):
+    """Data that are all 0: x0_hat is the same wherever x is."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self, x_t, logsnr, y=None):
+        sigma = self._scales(x_t, logsnr)[1]
+        return Prediction(torch.zeros_like(x_t), x_t / sigma, variance=torch.zeros(len(x_t)))
+
+
+def test_a_solver_that_does_not_go_on_from_x_says_so(tools, solver):
+    """What is done to x between two of its steps is either there after the second or lost."""
+    path = VariancePreserving()
+    levels, denoiser = tools.levels(LinearLogSNR(-6.0, 6.0), path, 3), Conditioned(OnePoint(path), None)
+
+    def end(shift):
+        x, state, rng = torch.ones(1, 2, dtype=DOUBLE), None, GeneratorSource(0)
+        for at, to in zip(levels[:2], levels[1:]):
+            x, state = solver.step(denoiser, x, at, to, state, rng)
+            x = x + shift
+            shift = 0.0
+        return x
+
+    lost = torch.equal(end(0.0), end(0.5))
+    assert lost == getattr(solver, "continues_from_state", False)
