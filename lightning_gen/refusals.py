@@ -17,7 +17,7 @@ import os
 import pkgutil
 import re
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ from lightning_gen.errors import UserError, essence
 from lightning_gen.run_directory import find_checkpoint
 
 _CONFIG = (".yaml", ".yml", ".json")
+
+SPEC = "object"
+"""The key under which `specs.build` parses an object by itself; what is below it is named without it."""
 
 
 def links(error: BaseException) -> Iterator[BaseException]:
@@ -74,14 +77,19 @@ def refusal(error: BaseException, verb: str, args: list[str]) -> str | None:
         return broken
     if not isinstance(error, argparse.ArgumentError):
         return None  # some other file: not the parser's affair
-    message = str(error)
-    key, complaint = _complaint(message)
-    parsers = [p for link in chain for p in _parsers(link)]
-    for explain in (_missing, _unknown_key, _unknown_class, _wrong_type):
-        line = explain(key, complaint, parsers, verb, args)
-        if line is not None:
-            return line
-    return essence(message)
+    return explained(error, verb, args)[1] or essence(str(error))
+
+
+def explained(error: argparse.ArgumentError, verb: str = "", args: Sequence[str] = ()) -> tuple[list[str], str | None]:
+    """(names of the nested keys, what is wrong with the innermost in one line) of a parser's refusal; None where its words
+    are not understood. Without a verb it is an object's parser that refused.
+    """
+    key, complaint = _complaint(str(error))
+    parsers = [p for link in links(error) for p in _parsers(link)]
+    lines = (
+        each(key, complaint, parsers, verb, args) for each in (_missing, _unknown_key, _unknown_class, _wrong_type)
+    )
+    return key, next((line for line in lines if line is not None), None)
 
 
 def _complaint(message: str) -> tuple[list[str], str]:
@@ -120,11 +128,24 @@ def _keys(parser: argparse.ArgumentParser, verb: str) -> Iterator[str]:
 # ---- what is said of a key ----------------------------------------------------------------------------------------
 
 
-def _missing(key: list[str], complaint: str, parsers: list, verb: str, args: list[str]) -> str | None:
+def _place(key: list[str], *below: str) -> str:
+    """Nested keys as they are written: those of an object that is built by itself as `specs.nested` reads them."""
+    return ".".join([*key[1:], *below]) if key[:1] == [SPEC] else ".init_args.".join([*key, *below])
+
+
+def _at(key: list[str]) -> str:
+    return f"{_place(key)}: " if _place(key) else ""
+
+
+def _missing(key: list[str], complaint: str, parsers: list, verb: str, args: Sequence[str]) -> str | None:
     match = re.search(r"are required: (.*)", complaint)
     if match is None:
         return None
     needed = [name.removeprefix(f"{verb}.") for name in match[1].split(", ")]
+    owner = re.findall(r"class_path '(?:[\w.]+\.)?(\w+)'", complaint[: match.start()])
+    if key and owner:
+        flag = "" if key[0] == SPEC else "--"
+        return f"{owner[-1]} needs {', '.join(needed)}: give {', '.join(flag + _place(key, name) for name in needed)}"
     if not {"model", "data"} & set(needed):
         return f"{', '.join(needed)} must be given: lightning-gen {verb} --help says how"
     run = next((value for option, value in options(args) if option == "run"), None)
@@ -139,7 +160,7 @@ def _missing(key: list[str], complaint: str, parsers: list, verb: str, args: lis
     return f"{run} holds no config.yaml: is it a run directory?"
 
 
-def _unknown_key(key: list[str], complaint: str, parsers: list, verb: str, args: list[str]) -> str | None:
+def _unknown_key(key: list[str], complaint: str, parsers: list, verb: str, args: Sequence[str]) -> str | None:
     stray = re.search(r"unrecognized arguments: (\S+)", complaint)
     if stray is not None and not stray[1].startswith("-"):
         hint = f", did you mean --config {stray[1]}?" if stray[1].endswith(_CONFIG) else ""
@@ -147,45 +168,51 @@ def _unknown_key(key: list[str], complaint: str, parsers: list, verb: str, args:
     match = re.search(r"(?:[Oo]ption|unrecognized arguments:) '?(?:--?)?([\w.-]+)", complaint)
     if match is None or not parsers:
         return None
-    scope = "".join(f"{name}.init_args." for name in key)
+    scope = _place(key, "")
     # the last parser is the innermost; a parser of verbs hands over to its verb's
     known = [name.removeprefix(f"{verb}.") for name in _keys(parsers[-1], verb)]
     hint = nearest(match[1], known, prefix=scope)
+    if not verb:
+        hint = hint or f", only {', '.join(name for name in known if name.rpartition('.')[2] != 'help')}"
     hint = hint or f": lightning-gen {verb} --help shows them" + (" (or --help of its class)" if scope else "")
     return f"there is no key {scope + match[1]!r}{hint}"
 
 
-def _unknown_class(key: list[str], complaint: str, parsers: list, verb: str, args: list[str]) -> str | None:
-    match = re.search(r"(?:import path(?: string| format)?: |class_path '|path but )([\w.]+)", complaint)
+def _unknown_class(key: list[str], complaint: str, parsers: list, verb: str, args: Sequence[str]) -> str | None:
+    before = r"(?:import path(?: string| format)?: |Import path (?!does )|class_path '|path but |class, but )"
+    match = re.search(before + r"([\w.]+)", complaint)
     if match is None or not key:
         return None
-    path, place = match[1], ".init_args.".join(key)
+    path, at = match[1], _at(key)
     module, _, name = path.rpartition(".")
     if not module:
-        return f"{place}: there is no class {path!r}{nearest(path, _names_below(_expected_classes(key[-1], parsers)))}"
+        kinds = _expected_classes(key[-1], parsers)
+        known = _names_below(kinds)
+        below = f" below {' and '.join(kind.__name__ for kind in kinds)}, only {', '.join(known)}" if known else ""
+        return f"{at}there is no class {path!r}{nearest(path, known) or below}"
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            return f"{place}: {module} cannot be imported: {error}"
+            return f"{at}{module} cannot be imported: {error}"
         parent, _, missing = error.name.rpartition(".")
         where = importlib.import_module(parent).__path__ if parent else None
         modules = (m.name for m in pkgutil.iter_modules(where))
         hint = nearest(missing, modules, prefix=f"{parent}." if parent else "")
-        return f"{place}: there is no module {error.name!r}{hint}"
+        return f"{at}there is no module {error.name!r}{hint}"
     except Exception as error:
-        return f"{place}: {module} cannot be imported: {type(error).__name__}: {error}"
+        return f"{at}{module} cannot be imported: {type(error).__name__}: {error}"
     if hasattr(found, name):
-        return _wrong_class(place, path, getattr(found, name), _expected_classes(key[-1], parsers))
-    return f"{place}: there is no class {path!r}{nearest(name, dir(found), prefix=f'{module}.')}"
+        return _wrong_class(at, path, getattr(found, name), _expected_classes(key[-1], parsers))
+    return f"{at}there is no class {path!r}{nearest(name, dir(found), prefix=f'{module}.')}"
 
 
-def _wrong_class(place: str, path: str, found: Any, expected: list[type]) -> str | None:
+def _wrong_class(at: str, path: str, found: Any, expected: list[type]) -> str | None:
     if inspect.isabstract(found):
-        return f"{place}: {path} is abstract: name one of the classes below it"
+        return f"{at}{path} is abstract: name one of {', '.join(_names_below([found])) or 'the classes below it'}"
     if not expected or (inspect.isclass(found) and issubclass(found, tuple(expected))):
         return None
-    return f"{place}: {path} is not a {' or a '.join(kind.__name__ for kind in expected)}"
+    return f"{at}{path} is not a {' or a '.join(kind.__name__ for kind in expected)}"
 
 
 def _expected_classes(dest: str, parsers: list[argparse.ArgumentParser]) -> list[type]:
@@ -194,16 +221,15 @@ def _expected_classes(dest: str, parsers: list[argparse.ArgumentParser]) -> list
     return list(_classes(getattr(known[-1], "_typehint", None))) if known else []
 
 
-def _names_below(kinds: list[type]) -> Iterator[str]:
-    """Names of classes and of their imported subclasses."""
-    waiting, seen = list(kinds), set()
+def _names_below(kinds: list[type]) -> list[str]:
+    """Names of classes and of their imported subclasses, but for abstract and private ones, in order."""
+    waiting, seen = list(kinds), set[type]()
     while waiting:
         kind = waiting.pop()
         if kind not in seen:
             seen.add(kind)
             waiting += type.__subclasses__(kind)
-            if not inspect.isabstract(kind):
-                yield kind.__name__
+    return sorted({k.__name__ for k in seen if not inspect.isabstract(k) and not k.__name__.startswith("_")})
 
 
 def _classes(hint: Any) -> Iterator[type]:
@@ -218,14 +244,14 @@ def _classes(hint: Any) -> Iterator[type]:
         yield hint
 
 
-def _wrong_type(key: list[str], complaint: str, parsers: list, verb: str, args: list[str]) -> str | None:
+def _wrong_type(key: list[str], complaint: str, parsers: list, verb: str, args: Sequence[str]) -> str | None:
     value = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value: |$)", complaint, re.MULTILINE)
     kinds = re.findall(r"^[ -]*Expected an? (?!path |dot )(.*?)(?:\. Got value: .*)?$", complaint, re.MULTILINE)
     expected = list(dict.fromkeys(word for kind in kinds for word in _words(kind)))
-    if not key or value is None or not expected:
+    if not _place(key) or value is None or not expected:
         return None
     what = f"of type {expected[0]}" if len(expected) == 1 else f"one of {', '.join(expected)}"
-    return f"{'.init_args.'.join(key)} must be {what}, not {value[1]!r}"
+    return f"{_place(key)} must be {what}, not {value[1]!r}"
 
 
 def _words(kind: str) -> list[str]:
@@ -239,7 +265,7 @@ def _words(kind: str) -> list[str]:
 # ---- the files that a command line names --------------------------------------------------------------------------
 
 
-def options(args: list[str]) -> Iterator[tuple[str, str]]:
+def options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(option, value) of `--option value` and `--option=value`, in order."""
     for i, arg in enumerate(args):
         option, equals, value = arg.partition("=")

@@ -8,10 +8,13 @@ import sys
 from typing import Any
 
 from lightning_gen.errors import UserError, essence
+from lightning_gen.refusals import SPEC, explained
 
 
 def build(spec: dict[str, Any], base: type, **given: Any) -> Any:
     """An object from {"class_path", "init_args"} as primitives, nested ones included; `given` are further arguments.
+
+    A class may go by its bare name where it is an imported one below `base`, or below what its parameter takes.
 
     Raises:
         UserError: no such class below `base`, arguments it does not take, or what its constructor refuses.
@@ -21,12 +24,15 @@ def build(spec: dict[str, Any], base: type, **given: Any) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(base, "object")
+    parser.add_subclass_arguments(base, SPEC)
     spec = {"class_path": spec["class_path"], "init_args": {**spec.get("init_args", {}), **given}}
     try:
-        return parser.instantiate(parser.parse_object({"object": spec}))["object"]
+        return parser.instantiate(parser.parse_object({SPEC: spec}))[SPEC]
     except ArgumentError as error:
-        reason = essence(str(error)).removeprefix(f"Problem with given class_path '{spec['class_path']}': ")
+        key, reason = explained(error)
+        if reason is not None and (key != [SPEC] or "." not in spec["class_path"]):  # it names the part, or the class
+            raise UserError(reason) from error
+        reason = reason or essence(str(error)).removeprefix(f"Problem with given class_path '{spec['class_path']}': ")
         raise UserError(f"cannot build {spec['class_path']}: {reason}") from error
     except ValueError as error:  # what the constructor raised, wrapped by the parser
         if isinstance(error.__cause__, UserError):
@@ -46,14 +52,17 @@ def resolve(class_path: str) -> Any:
         UserError: if nothing is there.
     """
     module, _, name = class_path.rpartition(".")
+    if not module:
+        raise UserError(f"cannot import {class_path!r}: give its whole path, PACKAGE.{class_path or 'NAME'}")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"cannot import {class_path}: {error}") from error
 
 
-def overridden(current: Any, spec: dict[str, Any] | None) -> Any:
-    """`current` with the fields that `spec` names replaced, or what `spec` names whole.
+def overridden(current: Any, spec: str | dict[str, Any] | None) -> Any:
+    """`current` with the fields that `spec` names replaced, or what `spec` names whole: a class path, {"class_path", ...}, or
+    a bare name, which is looked for among the imported classes of its kind.
 
     A field that is an object itself may be overridden in part: {"steps": 20, "solver": {"eta": 1.0}}, or with dotted keys
     as command lines give them, {"solver.eta": 1.0}.
@@ -63,9 +72,9 @@ def overridden(current: Any, spec: dict[str, Any] | None) -> Any:
     """
     if spec is None:
         return current
-    spec = nested(spec)
+    spec = nested({"class_path": spec} if isinstance(spec, str) else spec)
     if "class_path" in spec:
-        return build(spec, resolve(spec["class_path"]))
+        return build(spec, _replaces(current, spec["class_path"]))
     if current is None:
         raise UserError("there is nothing to override: name a class_path")
     kind = type(current)
@@ -86,6 +95,14 @@ def overridden(current: Any, spec: dict[str, Any] | None) -> Any:
         else:
             changes[key] = overridden(given[key], value)
     return build({"class_path": _path(kind), "init_args": {**given, **changes}}, kind)
+
+
+def _replaces(current: Any, class_path: str) -> type:
+    """What an object that stands for `current` must be: of its most general abstract class, where it has one."""
+    abstract = [kind for kind in type(current).__mro__ if inspect.isabstract(kind)]
+    if abstract:
+        return abstract[-1]
+    return resolve(class_path) if current is None or "." in class_path else type(current)
 
 
 def nested(spec: dict[str, Any]) -> dict[str, Any]:

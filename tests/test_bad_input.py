@@ -62,6 +62,18 @@ BAD = {
     "forgotten --config": (["fit", "whole.yaml"], "did you mean --config whole.yaml?"),
     # classes
     "misspelt class": ([*FIT, "--model.init_args.schedule=Cosin"], "no class 'Cosin', did you mean Cosine?"),
+    "a class without what it needs": (
+        [*FIT, "--model.init_args.schedule=ZeroTerminal"],
+        "ZeroTerminal needs schedule: give --model.init_args.schedule.init_args.schedule\n",
+    ),
+    "a class without what it needs, deeper": (
+        [
+            *FIT,
+            "--model.init_args.schedule=Truncated",
+            "--model.init_args.schedule.init_args.schedule=ZeroTerminal",
+        ],
+        "give --model.init_args.schedule.init_args.schedule.init_args.schedule\n",
+    ),
     "misspelt family": ([*FIT, "--model", "GausianDiffusion"], "did you mean GaussianDiffusion?"),
     "misspelt module": (
         [*FIT, "--model", "lightning_gen.difusion.GaussianDiffusion"],
@@ -86,8 +98,12 @@ BAD = {
     "batch in unequal parts": ([*FIT, "--data.init_args.micro_batch_size=5"], "micro_batch_size 5 does not divide"),
     "ends in disorder": ([*FIT, "--model.init_args.schedule.init_args.logsnr_min=20"], "logsnr_min"),
     "guidance of nothing": (
-        [*FIT, "--model.init_args.sampler.guidance=lightning_gen.diffusion.ClassifierFree"],
+        [*FIT, "--model.init_args.sampler=DiffusionSampler", "--model.init_args.sampler.guidance=ClassifierFree"],
         "conditioner",
+    ),
+    "a field of a part without a class": (
+        [*FIT, "--model.init_args.sampler.steps=5"],
+        "model.init_args.sampler: lightning_gen.diffusion.Sampler is abstract: name one of AdaptiveSampler, Diff",
     ),
     "no file type": (["sample", "nowhere", "--out", "x.gif"], "x.gif"),
     # files

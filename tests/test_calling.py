@@ -6,6 +6,9 @@ from typing import Any
 import pytest
 
 from lightning_gen.calling import call, gathered, words_first
+from lightning_gen.evaluation import ranks
+from lightning_gen.evaluation.evaluate import evaluate
+from lightning_gen.evaluation.sample import sample
 
 NAMES = ["extractor", "likelihood.estimator"]
 
@@ -68,6 +71,27 @@ def test_words_switches_records_and_dictionaries():
     assert call(verb, "x", args) == (["a", "b"], 3, How(2, {"steps": 7, "grid.size": 2}), None, True)
     assert call(verb, "x", ["a", "--extractor", "digits"])[3] == "digits"
     assert call(verb, "x", ["a", "--extractor", "X", "--extractor.weights=w"])[3] == {"class_path": "X", "weights": "w"}
+
+
+@pytest.mark.parametrize("verb", [evaluate, sample])
+def test_a_class_may_be_named_in_short(verb, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(ranks, "run", lambda function, given, *where: seen.update(given))
+    for words, meant in (
+        (["--sampler", "AdaptiveSampler"], "AdaptiveSampler"),
+        (["--sampler.class_path=A"], {"class_path": "A"}),
+        (["--sampler=A", "--sampler.rtol", "0.1"], {"class_path": "A", "rtol": 0.1}),
+        (["--sampler", "null"], None),
+    ):
+        call(verb, "x", ["run", "--out=x.png", *words] if verb is sample else ["run", *words])
+        assert (seen["sampler"] if verb is sample else seen["protocol"].sampler) == meant
+
+
+def test_so_may_an_estimator(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(ranks, "run", lambda function, given, *where: seen.update(given))
+    call(evaluate, "x", ["run", "--likelihood.estimator", "ProbabilityFlowLikelihood"])
+    assert seen["protocol"].likelihood.estimator == "ProbabilityFlowLikelihood"
 
 
 def test_words_may_stand_between_options():

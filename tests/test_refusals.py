@@ -5,7 +5,7 @@ import argparse
 import pytest
 from jsonargparse import ArgumentParser
 
-from lightning_gen.refusals import links, nearest, refusal
+from lightning_gen.refusals import explained, links, nearest, refusal
 
 
 def refused(message):
@@ -39,6 +39,38 @@ def test_nested_keys_are_joined_and_alternatives_beside_them_are_not():
           Expected a <class 'str'>. Got value: 3
 """
     assert refused(message).startswith("model.init_args.network must be") and "'wide'" in refused(message)
+
+
+def test_what_a_class_lacks_is_named_with_its_place_and_what_the_verb_lacks_is_not():
+    message = """Parser key "model":
+  Problem with given class_path 'a.Model':
+    Parser key "schedule":
+      Errors:
+        - Problem with given class_path 'a.Wrapped':
+            the following arguments are required: schedule, shift
+"""
+    place = "--model.init_args.schedule.init_args"
+    assert refused(message) == f"Wrapped needs schedule, shift: give {place}.schedule, {place}.shift"
+    assert refused("the following arguments are required: fit.config") == (
+        "config must be given: lightning-gen fit --help says how"
+    )
+
+
+def test_an_object_that_is_parsed_by_itself_is_not_named():
+    message = """Parser key "object":
+  Problem with given class_path 'a.Sampler':
+    Parser key "guidance":
+      Problem with given class_path 'a.Guide':
+        {}
+"""
+    lack = message.format("the following arguments are required: run")
+    wrong = message.format("Parser key \"scale\":\n          Expected a <class 'float'>. Got value: x")
+    for text, keys, line in (
+        (lack, ["object", "guidance"], "Guide needs run: give guidance.run"),
+        (wrong, ["object", "guidance", "scale"], "guidance.scale must be of type float, not 'x'"),
+        ("words never seen", [], None),
+    ):
+        assert explained(argparse.ArgumentError(None, text)) == (keys, line)
 
 
 def test_other_errors_are_not_the_parsers():

@@ -4,16 +4,20 @@ import torch
 from datamodules.toy import Toy2D, TwoMoons
 from lightning_gen.diffusion import (
     DDIM,
+    AdaptiveSampler,
     Ancestral,
     ClassifierFree,
     Cosine,
     DiffusionSampler,
     GaussianDiffusion,
     LinearLogSNR,
+    ProbabilityFlowLikelihood,
     UniformLogSNR,
+    VariationalBound,
 )
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.likelihood import ImportanceWeighted
 from lightning_gen.specs import build, describe, overridden, parameters, resolve
 
 SAMPLER = {
@@ -124,6 +128,54 @@ def test_parts_of_parts_are_overridden_as_a_command_line_writes_them(spec):
     assert type(changed.solver) is DDIM and changed.solver.eta == 1.0 and changed.steps == 3
     assert (changed.grid, changed.guidance) == (current.grid, current.guidance)
     assert current.solver.eta == 0.5
+
+
+@pytest.mark.parametrize(
+    ("current", "spec", "kind", "fields"),
+    [
+        (DiffusionSampler(steps=9), "AdaptiveSampler", AdaptiveSampler, {}),
+        (DiffusionSampler(steps=9), {"class_path": "AdaptiveSampler", "rtol": 0.5}, AdaptiveSampler, {"rtol": 0.5}),
+        (AdaptiveSampler(), {"class_path": "DiffusionSampler", "steps": 20}, DiffusionSampler, {"steps": 20}),
+        (VariationalBound(), "ProbabilityFlowLikelihood", ProbabilityFlowLikelihood, {}),
+        (ImportanceWeighted(5), {"class_path": "ImportanceWeighted", "samples": 7}, ImportanceWeighted, {"samples": 7}),
+        (None, "lightning_gen.diffusion.AdaptiveSampler", AdaptiveSampler, {}),
+    ],
+)
+def test_the_whole_may_be_named_in_short_as_its_parts_are(current, spec, kind, fields):
+    made = overridden(current, spec)
+    assert type(made) is kind and {key: getattr(made, key) for key in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("AdaptivSampler", r"^there is no class 'AdaptivSampler', did you mean AdaptiveSampler\?$"),
+        ("DDIM", r"^there is no class 'DDIM' below Sampler, only AdaptiveSampler, DiffusionSampler"),
+        ("lightning_gen.diffusion.DDIM", r"lightning_gen\.diffusion\.DDIM is not a Sampler$"),
+        ("lightning_gen.diffusion.Sampler", "Sampler is abstract: name one of AdaptiveSampler, DiffusionSampler"),
+        ({"class_path": "AdaptiveSampler", "rtoll": 1}, r"'rtoll', did you mean rtol\?$"),
+        ({"solver": "DPMsolver"}, r"^solver: there is no class 'DPMsolver', did you mean DPMSolverPP\?$"),
+        ({"solver": "PredictorCorrector", "solver.predictor": "DDDIM"}, r"^solver\.predictor: .*did you mean DDIM\?$"),
+        ({"solver": "lightning_gen.diffusion.UniformTime"}, r"^solver: lightning_gen.diffusion.UniformTime is not a Solver$"),
+        ({"solver": "DDIM", "solver.etaa": 1}, r"'solver\.etaa', did you mean solver\.eta\?$"),
+        ({"steps": "many"}, "^steps must be of type int, not 'many'$"),
+        ({"guidance": "Needy"}, r"^Needy needs run: give guidance\.run$"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_an_override_is_said_in_one_line(spec, said):
+    with pytest.raises(UserError, match=said):
+        overridden(DiffusionSampler(), spec)
+
+
+class Needy(ClassifierFree):
+    def __init__(self, run: str) -> None:
+        super().__init__(1.0)
+        self.run = run
+
+
+def test_a_bare_name_that_could_be_anything_is_asked_for_its_path():
+    with pytest.raises(UserError, match=r"'Thing': give its whole path, PACKAGE\.Thing"):
+        overridden(None, "Thing")
 
 
 def test_a_part_that_is_not_there_must_be_named():

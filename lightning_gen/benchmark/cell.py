@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,11 @@ class Job:
     threads: int
     group: str
 
+    @property
+    def log(self) -> Path:
+        """What its process says."""
+        return self.run / "log.txt"
+
     def training(self) -> str:
         """What the training depends on, as text."""
         return json.dumps([self.fit[2:], self.recipe], sort_keys=True)
@@ -60,31 +65,65 @@ class Job:
         return said is not None and of_seed(said) != of_seed(self.training())
 
 
+def reason(log: Path) -> str | None:
+    """Why the worker that spoke to `log` failed, where the user can mend it."""
+    return text_of(_failure(log))
+
+
+def _failure(log: Path) -> Path:
+    return log.with_name("failure.txt")
+
+
 @contextmanager
 def worker(log: Path) -> Iterator[None]:
-    """The life of a worker process: it dies with the benchmark, speaks to `log`, and ends with status 1 if it fails."""
+    """The life of a worker process: it dies with the benchmark, speaks to `log`, and ends with status 1 if it fails; what
+    the user can mend then stands beside the log, for `reason`.
+    """
     die_with_parent()  # an orphan would train on beside its successor
     log.parent.mkdir(parents=True, exist_ok=True)
+    _failure(log).unlink(missing_ok=True)
     stream = open(log, "a", buffering=1)  # noqa: SIM115  open until the process ends
     for descriptor in (1, 2):
         os.dup2(stream.fileno(), descriptor)
     sys.stdout = sys.stderr = stream
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         traceback.print_exc()
         stream.flush()
+        with suppress(Exception):
+            line = _diagnosis(error, "benchmark", [])
+            if line is not None:
+                _failure(log).write_text(line)
         os._exit(1)
     stream.flush()
 
 
+def _diagnosis(error: BaseException, verb: str, args: list[str]) -> str | None:
+    from lightning_gen.diagnosis import diagnose  # looked up only once something has failed
+
+    return diagnose(error, verb, args)
+
+
+def _fit(args: list[str]) -> None:
+    """`lightning-gen fit` here; what it would say of an error in one line is a UserError."""
+    from lightning_gen.cli import run_verb
+
+    try:
+        run_verb("fit", args)
+    except Exception as error:
+        line = _diagnosis(error, "fit", args)
+        if line is None:
+            raise
+        raise UserError(line) from error
+
+
 def run_job(job: Job) -> None:
     """Trains and measures one run; its output goes to log.txt."""
-    with worker(job.run / "log.txt"):
+    with worker(job.log):
         import torch
 
         from lightning_gen import loading
-        from lightning_gen.cli import run_verb
         from lightning_gen.evaluation.judge import Judge
         from lightning_gen.evaluation.subject import subject
         from lightning_gen.run_directory import write_atomically
@@ -92,7 +131,7 @@ def run_job(job: Job) -> None:
         torch.set_num_threads(job.threads)
         os.environ.setdefault("WANDB_RUN_GROUP", job.group)
         write_atomically(job.run / "training.job", job.training())
-        run_verb("fit", [*job.fit, "--run", str(job.run)])
+        _fit([*job.fit, "--run", str(job.run)])
         checkpoint = loading.read_checkpoint(job.run)
         judge = Judge(loading.load_data(checkpoint), job.evaluations[0].protocol, device_of(job.run))
 
@@ -102,7 +141,12 @@ def run_job(job: Job) -> None:
         about, parts = subject(checkpoint, job.run), job.run / "evaluation" / f".{NAME}.parts"
         failed = measure(job.measurements(), judge, load, about, parts)
         if failed:
-            raise UserError(f"{len(failed)} of {len(job.evaluations)} evaluations failed: {', '.join(failed)}")
+            error = next(iter(failed.values()))
+            if len(job.evaluations) == 1:
+                raise error
+            raise UserError(
+                f"{len(failed)} of {len(job.evaluations)} evaluations failed ({', '.join(failed)}): {error}"
+            )
 
 
 def device_of(run: Path) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gen.benchmark import table
-from lightning_gen.benchmark.cell import Job, run_job
+from lightning_gen.benchmark.cell import Job, reason, run_job
 from lightning_gen.benchmark.display import Display
 from lightning_gen.benchmark.grid import Plan
 from lightning_gen.comparison.standing import Standing
@@ -60,7 +60,7 @@ def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
                 del running[name]
                 if process.exitcode or not jobs[name].done():
                     failed.append(name)
-                    display.failed(name, jobs[name].run / "log.txt")
+                    display.failed(name, jobs[name].log)
                 else:
                     display.finished(name)
             display.refresh()
@@ -119,9 +119,11 @@ def benchmark(
     if standing is not None:
         print_table(standing, plan.name)
     if failed:
+        log = jobs[failed[0]].log
+        others = "" if standing is None else f"; the others stand in {folder / 'table.md'}"
         raise UserError(
-            f"{len(failed)} of {len(jobs)} runs failed ({', '.join(failed)}); the others stand in {folder / 'table.md'}. "
-            f"See {jobs[failed[0]].run / 'log.txt'}; the same command tries them again"
+            f"{len(failed)} of {len(jobs)} runs failed ({', '.join(failed)}){_because(log)}{others}. See {log}; the same "
+            "command tries them again"
         )
     if standing is not None and standing.disagreements:
         found = standing.disagreements[0]
@@ -129,6 +131,11 @@ def benchmark(
             f"the cells' {found.of} cannot be ranked: {found}; {folder / 'table.md'} has them without ranks"
         )
     return folder
+
+
+def _because(log: Path) -> str:
+    said = reason(log)
+    return "" if said is None else f": {said}"
 
 
 def _finish(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Standing | None:
@@ -142,7 +149,8 @@ def _finish(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Standing | None:
     process.start()
     process.join()
     if process.exitcode:
-        raise UserError(f"the baselines failed: see {folder / 'baselines' / 'log.txt'}")
+        log = folder / "baselines" / "log.txt"
+        raise UserError(f"the baselines failed{_because(log)}; see {log}")
     standing = table.collect(plan, folder, done)
     write_tables(standing, plan.name, folder)
     from lightning_gen.benchmark import plots

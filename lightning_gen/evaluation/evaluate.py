@@ -36,7 +36,7 @@ def evaluate(
     devices: int = 1,
     num_nodes: int = 1,
     extractor: str | dict[str, Any] | None = None,
-    sampler: dict[str, Any] | None = None,
+    sampler: str | dict[str, Any] | None = None,
     nfe: int | None = None,
 ) -> Path | None:
     """FD, KID, precision, recall and likelihood of a run or a bare checkpoint, as RUN/evaluation/NAME.json.
@@ -57,7 +57,7 @@ def evaluate(
         num_nodes: machines; for more than one start the command with torchrun or srun.
         extractor: of the features: digits, mnist, inception, another name of torch-fidelity's, or a class path; the data
             set's own by default. --extractor.weights FILE and other fields are its arguments.
-        sampler: replaces fields of the model's sampler, such as --sampler.steps 20.
+        sampler: replaces fields of the model's sampler, such as --sampler.steps 20, or all of it: --sampler CLASS.
         nfe: network evaluations a sample may cost: the sampler takes as many steps as they buy.
     """
     if not re.fullmatch(r"\w[\w.+-]{0,99}", name) or name.endswith("_logsnr") or name in _RESERVED:

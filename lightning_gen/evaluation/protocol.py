@@ -17,11 +17,11 @@ class LikelihoodProtocol:
 
     Attributes:
         draws: noise draws per example; 0 for no likelihood.
-        estimator: replaces fields of the model's own, {"steps": 100}, or all of it with a "class_path".
+        estimator: replaces fields of the model's own, {"steps": 100}, or all of it: a class, or {"class_path": a class}.
     """
 
     draws: int = 16
-    estimator: dict[str, Any] | None = None
+    estimator: str | dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.draws < 0:
@@ -36,7 +36,7 @@ class Protocol:
         num_samples: generated samples; None for as many as the reference split has, 0 for none and no distance.
         reference: the split that samples are measured against and whose likelihood is taken.
         extractor: of features: a name, a class path, or {"class_path", "init_args"}; None for the data set's own.
-        sampler: replaces fields of the model's sampler, {"steps": 20}, or all of it with a "class_path".
+        sampler: replaces fields of the model's sampler, {"steps": 20}, or all of it: a class, or {"class_path": a class}.
         likelihood: how the likelihood is taken.
         batch_size: examples at a time; changes no result beyond rounding.
         seed: of all noise.
@@ -46,7 +46,7 @@ class Protocol:
     num_samples: int | None = None
     reference: str = "test"
     extractor: str | dict[str, Any] | None = None
-    sampler: dict[str, Any] | None = None
+    sampler: str | dict[str, Any] | None = None
     likelihood: LikelihoodProtocol = field(default_factory=LikelihoodProtocol)
     batch_size: int = 256
     seed: int = 0

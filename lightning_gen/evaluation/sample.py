@@ -31,7 +31,7 @@ def sample(
     device: str = "auto",
     devices: int = 1,
     num_nodes: int = 1,
-    sampler: dict[str, Any] | None = None,
+    sampler: str | dict[str, Any] | None = None,
     film: int = 0,
 ) -> Path | None:
     """A picture of samples: FILE.png, or the samples themselves as a tensor where the name ends in .pt.
@@ -48,7 +48,7 @@ def sample(
         device: "auto", "cpu", "cuda", ...
         devices: processes on each machine, one a device; the samples do not depend on it.
         num_nodes: machines; for more than one start the command with torchrun or srun.
-        sampler: replaces fields of the model's sampler, such as {"init_args": {"steps": 20}}.
+        sampler: replaces fields of the model's sampler, such as --sampler.steps 20, or all of it: --sampler CLASS.
         film: frames of a film of each sample, or 0 for the samples alone.
     """
     if num < 1:
@@ -75,7 +75,7 @@ def _sample(
     weights: str,
     batch_size: int,
     seed: int,
-    sampler: dict[str, Any] | None,
+    sampler: str | dict[str, Any] | None,
     film: int,
 ) -> Path | None:
     module = loading.load(run, weights).to(device)

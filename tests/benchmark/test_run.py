@@ -115,9 +115,23 @@ def test_a_failed_cell_is_named_and_the_others_stand(made, tmp_path, capsys):
     config = write(tmp_path, broken)
     assert main(["benchmark", "--config", str(config), "--out", str(made[1])]) == 2
     error = capsys.readouterr().err
-    assert "1 of 3 runs failed (bad-v)" in error and error.count("\n") == 1
+    assert "1 of 3 runs failed (bad-v): model.init_args.schedule: there is no class 'Nothing'" in error
+    assert f"the others stand in {made[1] / 'table.md'}. See " in error and error.count("\n") == 1
     assert {"cosine", "linear"} <= {row["schedule"] for row in rows(made[1])}
     assert "failed or are not done: bad-v." in (made[1] / "table.md").read_text()
+
+
+def test_what_evaluation_refuses_is_said_where_no_cell_stands(tmp_path, capsys):
+    """64 samples for 64 features: no covariance."""
+    axes = {"schedule": {"cosine": PLAN["axes"]["schedule"]["cosine"]}}
+    few = {**PLAN, "axes": axes, "evaluation": {"num_samples": 64}, "baselines": {}}
+    few["overrides"] = {**PLAN["overrides"], "trainer.max_steps": 2}
+    out = tmp_path / "out"
+    assert main(["benchmark", "--config", str(write(tmp_path, few)), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert "1 of 1 runs failed (cosine): " in error and "64 features" in error
+    assert "table.md" not in error and f"See {out / 'cells' / 'cosine' / 'log.txt'}" in error
+    assert error.count("\n") == 1
 
 
 def test_numbers_measured_differently_are_not_ranked(made, capsys):

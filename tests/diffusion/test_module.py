@@ -41,6 +41,7 @@ from lightning_gen.diffusion import (
     MeanPrediction,
     MinSNR,
     NoisePrediction,
+    Replacement,
     ScorePrediction,
     Shifted,
     Sigmoid,
@@ -508,3 +509,22 @@ def test_conditional_oracles_know_their_classes():
             plain = kind((1, 3, 3), 17, 2)
             plain.initialize(x, y)
             plain.sample(2, sampler=DiffusionSampler(guidance=ClassifierFree()))
+
+
+def test_imputing_keeps_what_is_known_and_refuses_foreign_data():
+    image = module(lambda *a: Constant(*a), shape=(1, 4, 4), levels=17)
+    x = torch.randint(17, (3, 1, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    mask = torch.rand(1, 4, 4, generator=torch.Generator().manual_seed(1)) > 0.5
+    sampler = DiffusionSampler(Ancestral(), steps=5)
+    filled = image.impute(x, mask, imputer=Replacement(sampler, resamplings=2))
+    assert filled.dtype == torch.uint8 and filled[:, mask].equal(x[:, mask]) and not filled.equal(x)
+    assert filled.equal(image.impute(torch.where(mask, x, 0), mask, imputer=Replacement(sampler, resamplings=2)))
+    for foreign in (x[:, :, :3], x.float(), x + 100):
+        with pytest.raises(UserError, match="data"):
+            image.impute(foreign, mask)
+
+
+def test_a_film_ends_with_the_sample():
+    image = module(lambda *a: Constant(*a), shape=(1, 4, 4), levels=17, sampler=DiffusionSampler(steps=6))
+    film = image.film(3, 4)
+    assert film.shape == (3, 4, 1, 4, 4) and film[:, -1].equal(image.sample(3))

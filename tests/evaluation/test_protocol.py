@@ -1,6 +1,7 @@
 """How models are measured, as configs write it."""
 
 import pytest
+from jsonargparse import ArgumentParser
 
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.protocol import LikelihoodProtocol, Protocol, changed, leaves
@@ -39,6 +40,18 @@ def test_the_later_wins_and_takes_with_it_what_lay_below(before, after, found):
     assert str(before) == kept
 
 
+def test_a_class_may_stand_for_the_whole():
+    """By its bare name, in a config and where `test` takes a protocol on the command line; `specs.overridden` finds it."""
+    written = {"sampler": "AdaptiveSampler", "likelihood": {"estimator": "ProbabilityFlowLikelihood"}}
+    meant = Protocol(sampler="AdaptiveSampler", likelihood=LikelihoodProtocol(estimator="ProbabilityFlowLikelihood"))
+    assert Protocol.of(written) == meant
+    assert changed(written, {"sampler.rtol": 0.1})["sampler"] == {"class_path": "AdaptiveSampler", "rtol": 0.1}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Protocol, "evaluation")
+    args = ["--evaluation.sampler=AdaptiveSampler", "--evaluation.likelihood.estimator=ProbabilityFlowLikelihood"]
+    assert parser.instantiate(parser.parse_args(args))["evaluation"] == meant
+
+
 def test_an_object_that_is_named_whole_is_one_value():
     assert leaves({"sampler": {"solver": DDIM, "steps": 3}, "nfe": 5}) == {
         "sampler.solver": DDIM,
@@ -52,7 +65,7 @@ def test_an_object_that_is_named_whole_is_one_value():
     [
         ({"sample.steps": 3}, "no 'sample', did you mean sampler?"),
         ({"likelihood": {"draw": 3}}, "likelihood has no 'draw', did you mean draws?"),
-        ({"sampler": "DDIM"}, "'DDIM' for its sampler"),
+        ({"sampler": 3}, "3 for its sampler"),
         ({"num_samples": True}, "True for its num_samples"),
         ({"num_samples.x": 1}, "for its num_samples"),
         ({"likelihood": 3}, "3 for its likelihood"),
