@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -20,13 +20,19 @@ def samples(
     seed: int,
     *,
     sampler: Any | None = None,
+    draw: Callable[..., Tensor] | None = None,
     advance: Advance = int,
 ) -> Iterator[Tensor]:
-    """Batches of the samples of these indices. Sample i depends on (seed, i) alone, not on `batch_size`."""
+    """Batches of the samples of these indices. Sample i depends on (seed, i) alone, not on `batch_size`.
+
+    Args:
+        draw: called as `module.sample` is, for something else of each sample; that by default.
+    """
+    draw = draw or module.sample
     for start in indices[::batch_size]:
         part = range(start, min(start + batch_size, indices.stop))
         rng = IndexedSource(seed, part, module.device)
         with torch.no_grad():
-            drawn = module.sample(len(part), sampler=sampler, rng=rng)
+            drawn = draw(len(part), sampler=sampler, rng=rng)
         yield drawn
         advance(len(part))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightning_gen import loading
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation import measure, ranks
-from lightning_gen.evaluation.progress import Advance, progress
+from lightning_gen.evaluation.progress import progress
 from lightning_gen.evaluation.ranks import Ranks
-from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.pictures import save_film, save_samples
 from lightning_gen.powers import Film
-from lightning_gen.random_source import IndexedSource
 from lightning_gen.specs import overridden
 
 
@@ -85,10 +81,9 @@ def _sample(
     share = among.share(num)
     with progress("sampling", len(share), among) as advance:
         how = {"sampler": chosen, "advance": among.watching(advance)}
-        if film:
-            drawn = films(module, share, batch_size, seed, film, **how)
-        else:
-            drawn = measure.samples(module, share, batch_size, seed, **how)
+        if film:  # its last frames are the samples
+            how["draw"] = lambda num, **given: module.film(num, film, **given)
+        drawn = measure.samples(module, share, batch_size, seed, **how)
         shares = among.gather([batch.cpu() for batch in drawn])
     if shares is None:
         return None
@@ -99,14 +94,3 @@ def _sample(
     else:
         (save_film if film else save_samples)(x, module.levels, path)
     return path
-
-
-def films(
-    module: GenerativeModule, indices: range, batch_size: int, seed: int, frames: int, *, sampler: Any, advance: Advance
-) -> Iterator[Tensor]:
-    """Batches of the films [B, frames, *shape] of these indices, the last frames being what `measure.samples` gives."""
-    for start in indices[::batch_size]:
-        part = range(start, min(start + batch_size, indices.stop))
-        with torch.no_grad():
-            yield module.film(len(part), frames, sampler=sampler, rng=IndexedSource(seed, part, module.device))
-        advance(len(part))
