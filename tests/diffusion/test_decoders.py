@@ -200,6 +200,6 @@ def test_around_vectors_there_is_a_density_but_there_are_no_bins():
         density = reconstruction.log_prob(VectorDecoder(), Says(torch.tensor(0.3)), grid, None, z, first).exp()
         assert density.sum().item() * 0.01 == pytest.approx(1, abs=1e-6)
     with pytest.raises(IncompatibleAxes, match="no bins"):
-        DiscretizedGaussian().log_prob(VectorDecoder(), Says(torch.tensor(0.3)), grid, None, z, first)
+        DiscretizedGaussian().check(integers=False, knows=())
     with pytest.raises(UserError, match="two steps"):
         DiscretizedGaussian(steps=1)
