@@ -11,7 +11,8 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_gen.diffusion.decoders import LevelDecoder, VectorDecoder
-from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel, VariancePreserving, broadcast
+from lightning_gen.diffusion.denoisers import asked
+from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel, VariancePreserving
 from lightning_gen.diffusion.schedules import Cosine, NoiseSchedule
 from lightning_gen.diffusion.time_samplers import LowDiscrepancy, TimeSampler
 from lightning_gen.errors import IncompatibleAxes, UserError
@@ -67,10 +68,7 @@ class NoisyClassifier(GenerativeModule):
 
     def logits(self, x_t: Tensor, level: NoiseLevel) -> Tensor:
         """x_t [B, *shape] at a level -> [B, num_classes], in x_t's dtype."""
-        scale = self.path.input_scale(level)
-        seen = x_t if scale is None else broadcast(scale.to(x_t.dtype), x_t) * x_t
-        dtype = next((p.dtype for p in self.network.parameters()), x_t.dtype)
-        return self.network(seen.to(dtype), level.logsnr.float().expand(len(x_t)), None).to(x_t.dtype)
+        return asked(self.network, x_t, level, self.path.input_scale(level), None)
 
     def log_prob(self, x_t: Tensor, logsnr: Tensor, y: Tensor) -> Tensor:
         """log p(y | x_t), [B] in nats, at log-SNR [B] or [], for labels int64 [B]."""

@@ -31,11 +31,22 @@ class Denoiser(ABC):
         return broadcast(alpha, x_t), broadcast(sigma, x_t)
 
 
-class NetworkDenoiser(Denoiser):
-    """A network and the linear map that turns its output into (x0, eps).
+def asked(network: nn.Module, x_t: Tensor, level: NoiseLevel, scale: Tensor | None, cond: Tensor | None) -> Tensor:
+    """network(scale x_t, logsnr, cond) at a level, in x_t's dtype.
 
     The state x_t keeps its dtype, the network runs in its own (and under autocast, if that is on), log-SNR stays
     float32: in bfloat16 a thousand noise levels collapse to about five hundred.
+
+    Args:
+        scale: of the input, [B] or []; None for nothing.
+    """
+    dtype = next((p.dtype for p in network.parameters()), x_t.dtype)
+    seen = x_t if scale is None else broadcast(scale.to(x_t.dtype), x_t) * x_t
+    return network(seen.to(dtype), level.logsnr.float().expand(len(x_t)), cond).to(x_t.dtype)
+
+
+class NetworkDenoiser(Denoiser):
+    """A network and the linear map that turns its output into (x0, eps).
 
     Args:
         network: called as network(x, logsnr, cond).
@@ -65,11 +76,9 @@ class NetworkDenoiser(Denoiser):
         cond = None
         if self.conditioner is not None:
             cond = self.conditioner(y, drop) if y is not None else self.conditioner.null(len(x_t), x_t.device)
-        dtype = next((p.dtype for p in self.network.parameters()), x_t.dtype)
         scale = self.parameterization.input_scale(level)
         scale = scale if scale is not None else self.path.input_scale(level)
-        seen = x_t if scale is None else broadcast(scale, x_t) * x_t
-        out = self.network(seen.to(dtype), level.logsnr.float().expand(len(x_t)), cond).to(x_t.dtype)
+        out = asked(self.network, x_t, level, scale, cond)
         if self.variance is None or self.variance.multiple == 1:
             return out, None
         return out.split((x_t.shape[1], out.shape[1] - x_t.shape[1]), dim=1)
