@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from contextlib import nullcontext
+from typing import Any
 
 _STARTED_BY = os.getppid()
 
@@ -21,6 +23,9 @@ _VERBS = {
         "rank evaluated runs: means over seeds, differences with intervals",
     ),
     "benchmark": ("lightning_gen.benchmark.run", "benchmark", "train, evaluate and rank a grid of models"),
+    "sync": ("lightning_gen.wandb_sync", "sync", "send W&B what runs kept offline"),
+    "launch": ("lightning_gen.launch.launch", "launch", "submit a run, a benchmark or an evaluation to a Slurm cluster"),
+    "pack": ("datamodules.pack", "pack", "pack a folder or a zip of images into shards that training streams"),
     "extractor": ("lightning_gen.evaluation.train_extractor", "extractor", "train a shipped feature extractor again"),
 }
 
@@ -52,6 +57,22 @@ def _reported(error: Exception, verb: str, args: list[str]) -> bool:
     return True
 
 
+def _trains(verb: str, args: list[str]) -> bool:
+    return verb == "fit" or (verb == "benchmark" and any(arg.partition("=")[0] == "--cell" for arg in args))
+
+
+def _call(verb: str, args: list[str]) -> Any:
+    """What the verb makes."""
+    module, function, _ = _VERBS[verb]
+    if module == "lightning_gen.cli":
+        from lightning_gen.cli import run_verb
+
+        return run_verb(verb, args)
+    from lightning_gen.calling import call
+
+    return call(getattr(importlib.import_module(module), function), f"lightning-gen {verb}", args)
+
+
 def _run(args: list[str]) -> int:
     """Runs one verb; returns the exit status."""
     debug = "--debug" in args
@@ -75,21 +96,17 @@ def _run(args: list[str]) -> int:
     # Configs name the user's own classes, which lie where the command is given.
     package = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [os.getcwd(), *(p for p in sys.path if p not in ("", package, os.getcwd()))]
-    module, function, _ = _VERBS[verb]
+    from lightning_gen.cluster import stop
     from lightning_gen.errors import Interrupted
 
     try:
-        if module == "lightning_gen.cli":
-            from lightning_gen.cli import run_verb
-
-            made = run_verb(verb, rest)
-        else:
-            from lightning_gen.calling import call
-
-            made = call(getattr(importlib.import_module(module), function), f"lightning-gen {verb}", rest)
-    except Interrupted as stop:
-        print(f"lightning-gen {verb}: {stop}", file=sys.stderr)
-        return stop.status
+        # Signals are listened for where training can end in good order; elsewhere they end the process, as ever.
+        with stop.listening() if _trains(verb, rest) else nullcontext():
+            made = _call(verb, rest)
+    except Interrupted as interrupted:
+        if interrupted.status:
+            print(f"lightning-gen {verb}: {interrupted}", file=sys.stderr)
+        return interrupted.status
     except KeyboardInterrupt:
         print(f"lightning-gen {verb}: interrupted", file=sys.stderr)
         return 130
@@ -105,7 +122,8 @@ def _run(args: list[str]) -> int:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status: 0, 2 for bad input, 130 for an interrupt, 141 where nobody reads."""
+    """Runs one verb; returns the exit status: 0, 2 for bad input, 75 for a run that is to be started
+    again, 130 for an interrupt, 141 where nobody reads, 143 after SIGTERM."""
     try:
         try:
             return _run(list(sys.argv[1:] if args is None else args))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import sys
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,6 @@ import torch.distributed as dist
 import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -27,6 +28,7 @@ from lightning_gen.callbacks import (
     EMA,
     Checkpoints,
     Fidelity,
+    Preemption,
     Progress,
     RunBegins,
     SampleSheet,
@@ -41,6 +43,7 @@ from lightning_gen.loading import fill, read_checkpoint
 from lightning_gen.refusals import options
 from lightning_gen.run_directory import write_atomically, write_csv
 from lightning_gen.run_entry import choose_directory, enter
+from lightning_gen.strategies import check_strategy
 
 _TRAINER_DEFAULTS = {
     # Training is counted in optimizer steps; a data module's stream has no epochs.
@@ -124,6 +127,7 @@ class GenerativeCLI(LightningCLI):
         parser.add_lightning_class_args(SampleSheet, "samples")
         parser.add_lightning_class_args(Fidelity, "fidelity")
         parser.add_lightning_class_args(Progress, "progress")
+        parser.add_lightning_class_args(Preemption, "preemption")
         if self.verb == "test":
             parser.add_class_arguments(Protocol, "evaluation")
         for name in ("shape", "levels", "num_classes"):
@@ -139,11 +143,15 @@ class GenerativeCLI(LightningCLI):
         self.recipe = {"seed": config.seed_everything, **{key: self.resolved[key] for key in ("model", "data")}}
         given = config.get("ckpt_path")
         nodes = config.trainer.get("num_nodes") or 1
-        self.run_dir, self.is_new = choose_directory(self.verb, config.run, given, self._config_name(), nodes)
+        run = config.run or (wandb_run.sweep_directory() if self.verb == "fit" else None)
+        self.run_dir, self.is_new = choose_directory(self.verb, run, given, self._config_name(), nodes)
         self.entry = enter(self.verb, self.run_dir, self.resolved, self.recipe, given)
+        if self.verb == "fit":
+            self.entry = replace(self.entry, identity=wandb_run.sweep_run() or self.entry.identity)
         config.ckpt_path = self.entry.checkpoint
         config.trainer.default_root_dir = str(self.run_dir)
         tags = [config[key].class_path.rpartition(".")[2] for key in ("model", "data")]
+        tags.append(f"seed-{config.seed_everything}")
         logger = config.trainer.get("logger")
         # A verb that judges is a W&B run beside the training's, which would otherwise get rows from outside.
         identity = self.entry.identity if self.verb == "fit" else f"{self.entry.identity}-{self.verb}"
@@ -162,10 +170,10 @@ class GenerativeCLI(LightningCLI):
 
     def _config_name(self) -> str:
         """The name of the first config file on the command line."""
-        for flag, value in zip(self.given, self.given[1:]):
-            if flag in ("-c", "--config", "--model"):
-                return Path(value).stem
-        return next((Path(a.split("=", 1)[1]).stem for a in self.given if a.startswith("--config=")), "run")
+        named = (Path(value) for option, value in options(self.given) if option in ("c", "config", "model"))
+        file = next(named, Path("run"))
+        # a run's own config is named by its directory
+        return re.sub(r"-\d+$", "", file.absolute().parent.name) if file.name == "config.yaml" else file.stem
 
     # ---- the trainer ----------------------------------------------------------------------------------------------
 
@@ -186,8 +194,13 @@ class GenerativeCLI(LightningCLI):
             kwargs["enable_progress_bar"] = True  # the Trainer refuses a bar among the callbacks otherwise
             self._get(self.config_init, "progress").disable()
         trainer = super().instantiate_trainer(**kwargs)
+        check_strategy(trainer.strategy)
         if self.verb == "fit" and trainer.limit_train_batches == 0:
             raise UserError("trainer.limit_train_batches is 0: there is nothing to train on")
+        if self.verb == "fit":
+            # Lightning's own handler broadcasts from within a signal, and so hangs; `cluster.stop` has been listening
+            trainer._signal_connector.register_signal_handlers = lambda: None
+            trainer.callbacks.sort(key=lambda callback: isinstance(callback, Preemption))  # it is the last
         trainer.callbacks.insert(0, Throughput())
         if self.verb == "test":
             self.distances = TestFidelity(self._get(self.config_init, "evaluation"))
@@ -282,12 +295,11 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    warnings.filterwarnings("ignore", message=".*`srun` command is available on your system.*")
     # What Lightning's launcher starts for every further rank of this machine.
     sys.argv = [str(Path(__file__).with_name("__main__.py")), verb, *args]
     cli = GenerativeCLI(verb, _with_own_config(verb, args))
-    for logger in cli.trainer.loggers:
-        if isinstance(logger, WandbLogger) and logger._experiment is not None and cli.trainer.is_global_zero:
-            logger.experiment.finish()  # what it has to say comes before the last line
+    wandb_run.finish(cli.trainer.loggers)  # what it has to say comes before the last line
     if not cli.trainer.is_global_zero:
         return None
     return cli.run_dir if verb == "fit" else cli.write_measured()

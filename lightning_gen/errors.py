@@ -13,7 +13,8 @@ class Interrupted(Exception):
     """A run was told to stop by a signal, and has; says how it goes on.
 
     Args:
-        status: the exit status of a process ended by that signal.
+        status: the exit status, that of a process ended by that signal, say; 0 for a rank that leaves it to rank zero to
+            say so, since one that fails has the rest killed.
     """
 
     def __init__(self, message: str, status: int) -> None:

@@ -3,6 +3,7 @@
 config.yaml            whole and resolved
 run_id                 of the W&B run, written before the first step
 lock                   held by the process that trains here
+attempts.csv           a row a start: when, where, from which step
 checkpoints/           step_NNNNNNNN.ckpt, the newest few
 metrics.csv            a row a logged step
 samples/               sheets
@@ -47,6 +48,7 @@ MAY_DIFFER = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "progress",
+    "preemption",
     "fidelity",
 )
 """Keys in which a resumed run may differ from the run's own config."""

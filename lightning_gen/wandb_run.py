@@ -1,47 +1,70 @@
-"""The W&B run of a run directory: one id over all restarts, and never a reason for a run to stop or to wait."""
+"""The W&B run of a run directory: one id over all restarts, every row once, and never a reason to stop or to wait."""
 
 from __future__ import annotations
 
-import netrc
 import os
-import socket
 import sys
-import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
+from lightning.fabric.loggers.logger import _DummyExperiment
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_gen import wandb_segments
+from lightning_gen.metrics_file import read_rows
+from lightning_gen.wandb_segments import Cell
+from lightning_gen.wandb_server import has_key, reachable, server
+
 FINISH_S = 60
-"""Seconds that the end of a run waits for what is not yet sent; `wandb sync` sends the rest."""
+"""Seconds that the end of a run waits for what is not yet sent; `lightning-gen sync` sends the rest."""
 
 
 class WandbRun(WandbLogger):
     """Lightning's logger with this project's x-axes, which goes on offline where W&B cannot be had.
 
     Every row carries `step` (optimizer steps), against which W&B plots, and on training's rows `images_seen` beside it.
+    A run that was killed makes again the steps after its checkpoint; what W&B has of them it is not told twice.
     """
+
+    _had: frozenset[Cell] = frozenset()
+    """What earlier starts have told W&B, from the step on that this one begins at."""
+
+    _open = False
+    """Something has been said to W&B: its run begins then, and the id stands in the run directory."""
+
+    _lost = False
+    """W&B's service has ended: it gets the signals that a job's processes get."""
+
+    @property
+    def offline(self) -> bool:
+        """Whether it is kept on this machine, to be sent later."""
+        return self._offline
 
     @property
     def experiment(self) -> Any:
+        if not self._open:  # Lightning asks for it before anything that may be refused has been
+            return _DummyExperiment()
         if self._experiment is None and not self._offline and rank_zero_only.rank == 0:
             import wandb
 
             try:
                 return self._begin()
-            except (wandb.errors.Error, OSError) as error:  # a wrong key, a server that went away
-                reason = " ".join(str(error).split())[:200]
-                print(f"W&B cannot be used ({reason}): this run is kept offline", file=sys.stderr)
+            except Exception as error:  # a wrong key, a server that went away
+                if not _is_of_client(error):
+                    raise
+                print(f"W&B cannot be used ({_line(error)}): this run is kept offline", file=sys.stderr)
                 wandb.teardown()  # its service holds the run's id
                 self._offline, self._wandb_init["mode"] = True, "offline"
         return self._begin()
 
     def _begin(self) -> Any:
         new = self._experiment is None
+        if new:
+            # A service of its own: that of an agent which started this process holds on to the ids of runs that were killed.
+            os.environ.pop("WANDB_SERVICE", None)
         if self._wandb_init.get("anonymous", "") is None:
             del self._wandb_init["anonymous"]  # wandb warns of it, even of None
         run = super().experiment
@@ -51,59 +74,122 @@ class WandbRun(WandbLogger):
         return run
 
     @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        super().log_metrics({**metrics, **({} if step is None else {"step": step})}, step)
+    def log_hyperparams(self, params: Any) -> None:
+        self._open = True
+        super().log_hyperparams(params)
 
+    @rank_zero_only
+    def catch_up(self, run: Path, step: int | None = None) -> None:
+        """Tells W&B what the run's metrics.csv and sample sheets hold up to `step`, or all, and W&B lacks: what a killed
+        service did not write, or all that was before there was a W&B run. From here on nothing is told twice.
+        """
+        self._open = True
+        server_rows = None if self._offline else getattr(self.experiment, "starting_step", None)
+        had = wandb_segments.cells(run, str(self.version), server_rows)
+        self._had = frozenset(had)
+        csv = run / "metrics.csv"
+        for row in read_rows(csv) if csv.exists() else []:
+            if row["step"].isdigit() and (step is None or int(row["step"]) <= step):
+                known = {name: float(value) for name, value in row.items() if value and name != "step"}
+                self.log_metrics(known, int(row["step"]))
+        for at, sheet in _sheets(run):
+            if (step is None or at <= step) and (at, SHEETS) not in had:
+                self.log_image(SHEETS, [str(sheet)], at)
+        self._had = frozenset(cell for cell in had if step is not None and cell[0] >= step)
 
-def has_key() -> bool:
-    """Whether W&B could log in without asking."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(_server()) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if step is not None:
+            metrics = {name: value for name, value in metrics.items() if name in _AXES or (step, name) not in self._had}
+            if metrics.keys() <= _AXES:
+                return
+            metrics = {**metrics, "step": step}
+        self._open = True
+        self._tell(super().log_metrics, metrics, step)
 
-
-def reachable(timeout: float = 2.0) -> bool:
-    """Whether W&B's server, or the proxy on the way to it, answers within `timeout` seconds; to look its name up counts."""
-    answered = threading.Event()
-
-    def knock() -> None:
+    def _tell(self, say: Callable[..., Any], *args: Any) -> None:
+        """Says something to W&B; to a service that has ended nothing, and the first time that is told."""
+        if self._lost:
+            return
         try:
-            socket.create_connection(_first_stop(), timeout).close()
-            answered.set()
-        except (OSError, ValueError):  # nobody there, or no address
-            pass
+            say(*args)
+        except Exception as error:
+            if not _is_of_client(error):
+                raise
+            self._lost = True
+            print(
+                f"W&B is lost ({_line(error)}): metrics.csv goes on, and the next start sends what is missing",
+                file=sys.stderr,
+            )
+            import wandb
 
-    # In a thread: the look-up of a name has no timeout of its own, and takes many seconds where there is no network.
-    thread = threading.Thread(target=knock, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    return answered.is_set()
+            with suppress(Exception):  # or the end of the process fails on it once more
+                wandb.teardown()
+
+    def finish(self) -> None:
+        """Ends the W&B run, waiting no longer than FINISH_S, and says how a run that was kept offline is sent."""
+        if self._experiment is None or rank_zero_only.rank != 0:
+            return
+        self._tell(self.experiment.finish)
+        if self._offline:
+            print(how_to_send(Path(str(self.save_dir))))
+
+    def mark_preempting(self) -> None:
+        """Tells W&B that the run is about to be stopped and will go on; a sweep then has it started again."""
+        if self._experiment is not None and rank_zero_only.rank == 0 and not self._offline:
+            self._tell(self.experiment.mark_preempting)
 
 
-def _url() -> SplitResult:
-    url = os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
-    return urlsplit(url if "://" in url else f"https://{url}")
+_AXES = frozenset({"epoch", "images_seen"})
+"""What rows carry to be plotted against, beside `step`."""
+
+SHEETS = "samples"
+"""Under which name sample sheets go to W&B."""
 
 
-def _address(url: SplitResult) -> tuple[str, int]:
-    return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+def _is_of_client(error: Exception) -> bool:
+    """Whether an error comes from W&B's client or from the way to it, and is no bug of a caller's."""
+    return isinstance(error, OSError) or type(error).__module__.startswith("wandb.")
 
 
-def _server() -> str:
-    return _url().hostname or ""
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
-def _first_stop() -> tuple[str, int]:
-    """(host, port) that the way to W&B's server begins with: the proxy of its scheme, where one is set and it not exempt."""
-    url = _url()
-    server = _address(url)
-    proxy = getproxies().get(url.scheme)
-    if not proxy or proxy_bypass("{}:{}".format(*server)):
-        return server
-    return _address(urlsplit(proxy if "://" in proxy else f"http://{proxy}"))
+def _sheets(run: Path) -> Iterator[tuple[int, Path]]:
+    """(step, file) of the sample sheets of a run, in order."""
+    for file in sorted((run / "samples").glob("step_*.png")):
+        if file.stem.removeprefix("step_").isdigit():
+            yield int(file.stem.removeprefix("step_")), file
+
+
+def how_to_send(run: Path) -> str:
+    return f"W&B is offline; send this run later with: lightning-gen sync {run}"
+
+
+def finish(loggers: Iterable[Any]) -> None:
+    """Ends the W&B runs among these loggers."""
+    for logger in loggers:
+        if isinstance(logger, WandbRun):
+            logger.finish()
+
+
+def mark_preempting(loggers: Iterable[Any]) -> None:
+    """Tells W&B of its runs among these loggers that they are about to be stopped and will go on."""
+    for logger in loggers:
+        if isinstance(logger, WandbRun):
+            logger.mark_preempting()
+
+
+def sweep_run() -> str | None:
+    """The id that a sweep's agent has given to the run at hand: the sweep knows it by no other. None without an agent."""
+    return (os.environ.get("WANDB_RUN_ID") or None) if os.environ.get("WANDB_SWEEP_ID") else None
+
+
+def sweep_directory() -> str | None:
+    """The directory of a sweep's run, the same whenever the sweep has it started again; None without an agent."""
+    identity = sweep_run()
+    return identity and str(Path("runs") / f"{os.environ['WANDB_SWEEP_ID'].rpartition('/')[2]}-{identity}")
 
 
 def complete(logger: Any, run: Path, identity: str, job_type: str, tags: list[str], group: str | None = None) -> None:
@@ -137,7 +223,7 @@ def settings(
         "project": "lightning_gen",
         "name": run.name,
         "tags": tags,
-        "group": os.environ.get("WANDB_RUN_GROUP") or group,
+        "group": os.environ.get("WANDB_RUN_GROUP") or wandb_segments.group(run, identity) or group,
         "job_type": job_type,
         **given,
         "offline": offline,
@@ -145,7 +231,7 @@ def settings(
         "id": identity,
         "resume": "allow",
         "log_model": False,
-        "settings": {**_patience(), **given.get("settings", {})},
+        "settings": {**_of_client(), **given.get("settings", {})},
     }
 
 
@@ -158,13 +244,18 @@ def _offline(given: dict[str, Any]) -> bool:
         return True
     if rank_zero_only.rank != 0 or reachable():
         return False
-    print(f"W&B's server {_server()} does not answer: this run is kept offline", file=sys.stderr)
+    print(f"W&B's server {server()} does not answer: this run is kept offline", file=sys.stderr)
     return True
 
 
-def _patience() -> dict[str, Any]:
-    """W&B's settings that bound its waiting, those that the installed version has."""
+def _of_client() -> dict[str, Any]:
+    """Settings of W&B's client, those that the installed version has: how long it waits, and what it may lose."""
     import wandb
 
-    wanted = {"init_timeout": 20.0, "login_timeout": 10.0, "finish_timeout": float(FINISH_S)}
+    wanted = {
+        "init_timeout": 20.0,
+        "login_timeout": 10.0,
+        "finish_timeout": float(FINISH_S),
+        "x_transaction_log_flush_interval": 1.0,  # of rows that a kill may cost the offline run, 15 s by default
+    }
     return {key: value for key, value in wanted.items() if key in wandb.Settings.model_fields}

@@ -1,6 +1,7 @@
 """A tiny model of tiny data and a quick Trainer, so that laws of training are checked in milliseconds."""
 
 import atexit
+import csv
 import logging
 import os
 import shutil
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from datamodules.base import DataModule, Examples
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
+from lightning_gen.run_directory import checkpoint_files
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
@@ -120,3 +122,41 @@ def guarded():
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
+
+
+def _content(run: Path) -> tuple[dict, list[dict[str, str]], dict[str, bytes]]:
+    """What must be equal: the last checkpoint's training state, the CSV but for the speeds, the sheets."""
+    checkpoint = torch.load(checkpoint_files(run)[0], weights_only=True)
+    kept = ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "lightning_gen")
+    with open(run / "metrics.csv", newline="") as file:
+        rows = [{k: v for k, v in row.items() if not k.startswith("throughput")} for row in csv.DictReader(file)]
+    sheets = {file.name: file.read_bytes() for file in (run / "samples").glob("*")}
+    return {key: checkpoint[key] for key in kept}, rows, sheets
+
+
+def _same(a, b) -> bool:
+    """Deep equality, tensors bit for bit."""
+    if isinstance(a, Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a == b
+
+
+@pytest.fixture
+def same_end():
+    """same_end(run, whole): both run directories hold the same weights, averages, optimizer, metrics and sheets."""
+
+    def function(run: Path, whole: Path) -> None:
+        state, rows, sheets = _content(run)
+        expected, expected_rows, expected_sheets = _content(whole)
+        assert [row["step"] for row in rows] == [row["step"] for row in expected_rows]
+        assert rows == expected_rows
+        for key, value in expected.items():
+            assert _same(state[key], value), key
+        assert sheets == expected_sheets
+        assert not [f.name for f in (run / "checkpoints").iterdir() if not f.name.endswith(".ckpt")]
+
+    return function

@@ -1,7 +1,5 @@
 """The W&B run: where it lives, that it never asks or waits, and what its rows say."""
 
-import socket
-import threading
 from argparse import Namespace
 
 import pytest
@@ -9,7 +7,7 @@ import wandb
 from jsonargparse import Namespace as Parsed
 
 from lightning_gen import wandb_run
-from lightning_gen.wandb_run import WandbRun, complete, has_key, reachable, settings
+from lightning_gen.wandb_run import WandbRun, complete, has_key, settings
 
 
 @pytest.fixture(autouse=True)
@@ -20,14 +18,6 @@ def nothing_from_outside(tmp_path, monkeypatch):
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setattr(wandb_run, "reachable", lambda *args: True)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    """A port that is listened to, named as W&B's server."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{listening.getsockname()[1]}")
-        yield listening
 
 
 GIVEN = {"project": "mine", "name": None, "resume": "never", "save_dir": "elsewhere", "offline": False}
@@ -54,10 +44,6 @@ def test_without_a_key_it_is_offline_and_nothing_is_asked(tmp_path, monkeypatch)
     assert settings(tmp_path, "abc", {**GIVEN, "offline": True}, "fit", [])["offline"]
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert settings(tmp_path, "abc", GIVEN, "fit", [])["offline"]
-    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.example.org:8080/")  # the key of another server is none
-    assert not has_key()
-    monkeypatch.setenv("WANDB_API_KEY", "key")
-    assert has_key()
 
 
 def test_a_server_that_does_not_answer_means_offline_said_in_a_line(tmp_path, monkeypatch, capsys):
@@ -84,63 +70,6 @@ def test_a_mode_in_the_config_counts_as_one_in_the_environment(tmp_path):
     assert not settings(tmp_path, "abc", {**GIVEN, "mode": "disabled"}, "fit", [])["offline"]
     made = settings(tmp_path, "abc", {**GIVEN, "mode": "online"}, "fit", [])
     assert made["offline"] and "mode" not in made  # without a key it would ask for one
-
-
-def test_a_server_is_known_by_its_answer(server):
-    assert reachable()
-    server.close()
-    assert not reachable()
-
-
-@pytest.fixture
-def knocked(monkeypatch):
-    """The addresses that are knocked at; all of them answer."""
-    addresses = []
-
-    def answer(address, timeout):
-        addresses.append(address)
-        return Namespace(close=lambda: None)
-
-    monkeypatch.setattr(wandb_run.socket, "create_connection", answer)
-    return addresses
-
-
-@pytest.mark.parametrize(
-    ("environment", "address"),
-    [
-        ({}, ("api.wandb.ai", 443)),
-        ({"HTTPS_PROXY": "http://proxy.example.org:3128"}, ("proxy.example.org", 3128)),
-        ({"https_proxy": "proxy.example.org:3128"}, ("proxy.example.org", 3128)),
-        ({"HTTPS_PROXY": "http://user:word@proxy.example.org"}, ("proxy.example.org", 80)),
-        ({"HTTPS_PROXY": "https://proxy.example.org/"}, ("proxy.example.org", 443)),
-        ({"HTTP_PROXY": "http://proxy.example.org:3128"}, ("api.wandb.ai", 443)),  # of the other scheme
-        ({"HTTPS_PROXY": "http://proxy.example.org:3128", "NO_PROXY": "localhost,.wandb.ai"}, ("api.wandb.ai", 443)),
-        ({"HTTPS_PROXY": "http://proxy.example.org:3128", "NO_PROXY": "example.org"}, ("proxy.example.org", 3128)),
-        ({"http_proxy": "http://proxy.example.org:3128", "WANDB_BASE_URL": "http://own:8080"}, ("proxy.example.org", 3128)),
-    ],
-)  # fmt: skip
-def test_the_way_to_the_server_begins_at_the_proxy(monkeypatch, knocked, environment, address):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert reachable() and knocked == [address]
-
-
-@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
-def test_an_address_that_is_none_does_not_answer(monkeypatch, knocked):
-    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example.org:port")
-    assert not reachable(60) and not knocked
-
-
-def test_a_name_that_is_looked_up_for_long_does_not_hold_a_run(monkeypatch):
-    found = threading.Event()
-
-    def look(*args):  # as a resolver does that finds no network
-        found.wait(60)
-        raise OSError
-
-    monkeypatch.setattr(wandb_run.socket, "create_connection", look)
-    assert not reachable(0.01)  # it is back, and the name still looked for
-    found.set()
 
 
 def test_only_a_wandb_logger_is_completed(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,16 @@ class Checkpoints(Checkpoint):
     Args:
         every_n_steps: optimizer steps between checkpoints; one is written at the end of training in any case.
         keep: how many of the newest stay; at least 2 leave one behind a damaged file.
+
+    Attributes:
+        seconds: that the slowest so far has taken.
     """
 
     def __init__(self, every_n_steps: int = 1000, keep: int = 2) -> None:
         if every_n_steps < 1 or keep < 1:
             raise UserError(f"checkpoints need every_n_steps and keep of at least 1, got {every_n_steps} and {keep}")
         self.every_n_steps, self.keep = every_n_steps, keep
+        self.seconds = 0.0
         self._last = -1
         self._waits = False  # for the end of this step's validation
 
@@ -73,8 +78,7 @@ class Checkpoints(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         step = trainer.global_step
         if step != self._last and step % self.every_n_steps == 0 and step != trainer.max_steps:
-            loop = trainer.fit_loop.epoch_loop
-            self._waits = not loop.val_loop.skip and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+            self._waits = validation_due(trainer)
             if not self._waits:
                 self._save(trainer)
 
@@ -84,6 +88,10 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes the step at hand, if it is not written yet, between two steps or two batches of its validation."""
         if trainer.global_step != self._last:
             self._save(trainer)
 
@@ -95,6 +103,7 @@ class Checkpoints(Checkpoint):
         folder = _folder(trainer)
         final = folder / f"step_{trainer.global_step:08d}.ckpt"
         partial = final.with_suffix(".partial")
+        begin = time.monotonic()
         with paused(trainer):
             try:
                 trainer.save_checkpoint(partial, weights_only=False)  # every rank takes part, rank zero writes
@@ -104,10 +113,17 @@ class Checkpoints(Checkpoint):
             finally:  # on a full disk what was written of it would take the rest
                 if trainer.is_global_zero:
                     partial.unlink(missing_ok=True)
+        self.seconds = max(self.seconds, time.monotonic() - begin)
 
     def _retain(self, folder: Path) -> None:
         for old in checkpoint_files(folder.parent)[self.keep :]:
             old.unlink(missing_ok=True)
+
+
+def validation_due(trainer: Trainer) -> bool:
+    """Whether a validation follows the training batch that ends now."""
+    loop = trainer.fit_loop.epoch_loop
+    return not loop.val_loop.skip and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
 
 
 def _folder(trainer: Trainer) -> Path:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 
+from lightning_gen.attempts import begin_attempt, holder
+from lightning_gen.cluster import slurm
 from lightning_gen.errors import UserError
 from lightning_gen.loggers import MetricsCSV
 from lightning_gen.run_directory import write_atomically
+from lightning_gen.wandb_run import WandbRun, how_to_send
+
+WAIT_S = 120.0
+"""Seconds that a restarted job waits for the end of the process that trains in its directory."""
 
 
 class RunBegins(Callback):
@@ -37,6 +43,7 @@ class RunBegins(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             self._take()
+            begin_attempt(self.run, self.step, trainer.world_size)
             write_atomically(self.run / "run_id", self.identity + "\n")
             write_atomically(self.run / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
             if self.step:
@@ -44,29 +51,46 @@ class RunBegins(Callback):
         others = list(trainer.loggers)
         trainer.loggers = [MetricsCSV(self.run, self.step), *others]
         for logger in others:
-            logger.log_hyperparams(self.config)
-            if isinstance(logger, WandbLogger) and logger._offline and trainer.is_global_zero:
-                print(f"W&B is offline; send this run later with: wandb sync {self.run}/wandb/offline-run-*")
+            cluster = {"ranks": trainer.world_size, "nodes": trainer.num_nodes, "slurm_job": slurm.job_id()}
+            logger.log_hyperparams({**self.config, "cluster": cluster})
+            if isinstance(logger, WandbRun):
+                logger.catch_up(self.run, self.step)
+                if logger.offline and trainer.is_global_zero:
+                    print(how_to_send(self.run))
         # Lightning sends word of a SIGTERM from rank zero at every micro-batch and waits for the device each time; where
         # all ranks of a job are told to stop, each is told by the system.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
     def _take(self) -> None:
-        """Holds `RUN/lock` until this process ends, however it ends. Where files cannot be locked there is no check."""
+        """Holds `RUN/lock` until this process ends, however it ends. Where files cannot be locked there is no check.
+
+        A job that was restarted waits a while for what may be left of itself on a node that was lost.
+        """
         self.run.mkdir(parents=True, exist_ok=True)
-        lock = open(self.run / "lock", "a")  # noqa: SIM115  open as long as the run is trained
+        lock = open(self.run / "lock", "r+" if (self.run / "lock").exists() else "w+")  # noqa: SIM115  open while it trains
         with contextlib.suppress(ImportError):
             import fcntl
 
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                lock.close()
-                raise UserError(
-                    f"another process trains in {self.run}: wait for its end, or give another --run"
-                ) from error
-            except OSError:  # a file system that knows no locks
-                pass
+            deadline = time.monotonic() + (WAIT_S if slurm.restarts() else 0)
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as error:
+                    if time.monotonic() < deadline:
+                        time.sleep(1)
+                        continue
+                    by = lock.read().strip()
+                    lock.close()
+                    raise UserError(
+                        f"another process trains in {self.run}{f' ({by})' if by else ''}: wait for its end, or give "
+                        "another --run"
+                    ) from error
+                except OSError:  # a file system that knows no locks
+                    break
+        lock.truncate(0)
+        lock.write(holder() + "\n")
+        lock.flush()
         self._lock = lock
 
     def _release(self) -> None:

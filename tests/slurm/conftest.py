@@ -1,10 +1,14 @@
 """A Slurm to run jobs on, where one answers; no test here needs more of it than two nodes of two CPUs."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,9 +75,9 @@ class Cluster:
         return self.field(job, "JobState")
 
 
-@pytest.fixture
-def cluster():
-    """A `Cluster`; the test is skipped where no Slurm answers."""
+@contextmanager
+def _entered(how: int) -> Iterator[Cluster]:
+    """A `Cluster`, beside the other tests (LOCK_SH) or without them (LOCK_EX)."""
     if not _answers():
         pytest.skip("no Slurm answers here (sinfo)")
     own = {
@@ -84,6 +88,26 @@ def cluster():
     # what pytest-xdist and an enclosing job say of themselves is none of the jobs' affair
     outer = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "PYTEST_")) or k == "SLURM_CONF"}
     made = Cluster({**outer, **own})
-    yield made
-    for job in made.jobs:
-        made.call("scancel", "--quiet", job, check=False)
+    with open(Path(tempfile.gettempdir()) / "lightning_gen-slurm-tests.lock", "a") as lock:
+        fcntl.flock(lock, how)
+        yield made
+        for job in made.jobs:
+            made.call("scancel", "--quiet", job, check=False)
+
+
+@pytest.fixture
+def cluster():
+    """A `Cluster`; the test is skipped where no Slurm answers."""
+    with _entered(fcntl.LOCK_SH) as made:
+        yield made
+
+
+@pytest.fixture
+def whole_cluster():
+    """A `Cluster` whose nodes may be set down: no other test has jobs there."""
+    with _entered(fcntl.LOCK_EX) as made:
+        yield made
+        nodes = made.call("sinfo", "-h", "-N", "-o", "%N %T").split()
+        for node, state in set(zip(nodes[::2], nodes[1::2])):
+            if state.startswith(("down", "drain")):
+                made.call("scontrol", "update", f"NodeName={node}", "State=RESUME", check=False)

@@ -1,0 +1,86 @@
+"""lightning-gen sync: sends W&B what runs kept offline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from lightning_gen.benchmark.cell import in_training
+from lightning_gen.errors import UserError
+from lightning_gen.wandb_segments import Segment, segments
+from lightning_gen.wandb_server import has_key, reachable, server
+
+_BOUNDED = {
+    "WANDB_X_GRAPHQL_RETRY_MAX": "3",
+    "WANDB_X_GRAPHQL_TIMEOUT_SECONDS": "20",
+    "WANDB_X_FILE_STREAM_RETRY_MAX": "5",
+    "WANDB_X_FILE_STREAM_TIMEOUT_SECONDS": "30",
+}
+"""How W&B's client gives up on a server that does not answer; by itself it tries for hours."""
+
+
+def sync(runs: list[str]) -> None:
+    """Sends W&B what runs kept offline, start by start in their order; again: only what it lacks.
+
+    Args:
+        runs: Run directories, or folders that hold some: a benchmark, or runs/.
+
+    Raises:
+        UserError: there is no run, no key or no server, or the server refuses; what was not sent stays as it is.
+    """
+    found = {run.resolve(): run for path in map(Path, runs) for run in _runs_below(path)}
+    if not has_key():
+        raise UserError(f"there is no key for {server()}: give WANDB_API_KEY, or log in with `wandb login`")
+    if not reachable():
+        raise UserError(f"W&B's server {server()} does not answer: call this where there is a network")
+    for run in found.values():
+        _sync_run(run)
+
+
+def _runs_below(path: Path) -> Iterator[Path]:
+    """The runs at a path or in folders below it that hold anything of W&B's."""
+    if not path.is_dir():
+        raise UserError(f"there is no run at {path}")
+    below = (folder.parent for folder in sorted(path.rglob("wandb")) if folder.is_dir())
+    found = [path] if (path / "wandb").is_dir() else [run for run in below if segments(run)]
+    if not found:
+        raise UserError(
+            f"no run at or below {path} has anything of W&B's: was it trained with --trainer.logger WandbLogger?"
+        )
+    yield from found
+
+
+def _sync_run(run: Path) -> None:
+    if in_training(run):  # its last start is not whole
+        print(f"{run}: is being trained, passed over")
+        return
+    offline = [segment for segment in segments(run) if segment.offline]
+    waiting = [segment for segment in offline if not segment.synced]
+    empty = [segment for segment in waiting if segment.is_empty()]
+    for segment in waiting:
+        if segment not in empty:
+            _send(segment)
+    said = {"sent": len(waiting) - len(empty), "sent before": len(offline) - len(waiting), "empty": len(empty)}
+    print(
+        f"{run}: "
+        + (", ".join(f"{count} {what}" for what, count in said.items() if count) or "nothing was kept offline")
+    )
+
+
+def _send(segment: Segment) -> None:
+    """Has W&B's client send one start.
+
+    Raises:
+        UserError: it was not sent.
+    """
+    command = [sys.executable, "-m", "wandb", "sync", str(segment.folder.resolve())]
+    others = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
+    environment = {**_BOUNDED, "WANDB_DIR": str(segment.folder.parents[1]), **others}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if not segment.synced:
+        lines = [line.removeprefix("wandb: ").strip() for line in (done.stdout + done.stderr).splitlines()]
+        failed = [line for line in lines if "rror" in line or "ail" in line] or lines or ["no word"]
+        raise UserError(f"W&B did not take {segment.folder} ({failed[-1][:200]}): nothing is lost, call this again")
