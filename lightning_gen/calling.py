@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import inspect
 import json
 import typing
@@ -13,12 +14,14 @@ import docstring_parser
 import yaml
 from jsonargparse import ArgumentParser
 
+from lightning_gen.errors import UserError
+
 
 def call(function: Callable[..., Any], prog: str, args: Sequence[str]) -> Any:
     """Calls a function whose flags are its parameters; what has no default is positional.
 
     A list takes all the words there are (`compare RUN RUN`) and a switch none (`--force`), where jsonargparse by itself
-    would have them written as [RUN,RUN] and true.
+    would have them written as [RUN,RUN] and true. Arbitrary arguments (`*overrides`) are what is another command's.
     """
     about = docstring_parser.parse(function.__doc__ or "")
     parser = ArgumentParser(prog=prog, exit_on_error=False, allow_abbrev=False, description=about.short_description)
@@ -26,16 +29,22 @@ def call(function: Callable[..., Any], prog: str, args: Sequence[str]) -> Any:
     given = inspect.signature(function, eval_str=True).parameters.values()
     words = [p.name for p in given if p.annotation == list[str] and p.default is p.empty]
     switches = [p.name for p in given if p.annotation is bool and p.default is False]
+    rest = [p.name for p in given if p.kind is p.VAR_POSITIONAL]
     for name in words:
         parser.add_argument(name, nargs="+", type=str, metavar=name.removesuffix("s").upper(), help=said.get(name))
     # `evaluate RUN`, but `benchmark --config FILE`, like the Trainer's verbs
     positional = "config" not in function.__annotations__
-    parser.add_function_arguments(function, as_positional=positional, skip={*words, *switches})
+    parser.add_function_arguments(function, as_positional=positional, skip={*words, *switches, *rest})
     for name in switches:
         parser.add_argument(f"--{name}", action="store_true", help=said.get(name))
     specs = [name for p in given for name in _specs(p.name, p.annotation)]
     args = words_first(args, switches) if words else args
-    return function(**parser.instantiate(parser.parse_args(gathered(args, specs))).as_dict())
+    others: list[str] = []
+    if rest:
+        args, others = passed_on(args, [p.name for p in given if p.name not in rest], switches)
+    values = parser.instantiate(parser.parse_args(gathered(args, specs))).as_dict()
+    before = [values.pop(p.name) for p in given if p.kind is p.POSITIONAL_OR_KEYWORD] if rest else []
+    return function(*before, *others, **values)
 
 
 def words_first(args: Sequence[str], switches: Sequence[str]) -> list[str]:
@@ -55,6 +64,45 @@ def words_first(args: Sequence[str], switches: Sequence[str]) -> list[str]:
         if arg.startswith("--") and "=" not in arg and arg[2:] not in (*switches, "help"):
             options += [value for value in (next(rest, None),) if value is not None]
     return [*words, *options]
+
+
+def passed_on(args: Sequence[str], known: Sequence[str], switches: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(what is this command's own, what is another's): all after `--`, and each option that is not known, with its value.
+
+    Args:
+        known: options of this command, which may be written with - for _.
+        switches: those that take no value.
+
+    Raises:
+        UserError: an option is nearly one of this command's; after `--` it is the other's for certain.
+    """
+    own: list[str] = []
+    others: list[str] = []
+    words = list(args)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            return own, others + words
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            own.append(word)
+            continue
+        plain = name.replace("-", "_")
+        if plain in (*known, "help"):
+            own.append(f"--{plain}{equals}{value}")
+            if plain not in (*switches, "help") and not equals:
+                own += words[:1]
+                del words[:1]
+            continue
+        near = difflib.get_close_matches(plain, known, n=1, cutoff=0.75) or [k for k in known if k.startswith(plain)]
+        if near and "." not in name:
+            raise UserError(
+                f"there is no option --{name}, did you mean --{near[0]}? What is passed on may stand after --"
+            )
+        others.append(word)
+        if words and not equals and not words[0].startswith("--"):
+            others.append(words.pop(0))
+    return own, others
 
 
 def gathered(args: Sequence[str], names: Sequence[str]) -> list[str]:

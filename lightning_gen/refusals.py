@@ -72,7 +72,7 @@ def refusal(error: BaseException, verb: str, args: list[str]) -> str | None:
     chain = list(links(error))
     if not any(isinstance(link, (argparse.ArgumentError, UnicodeDecodeError, yaml.YAMLError)) for link in chain):
         return None
-    broken = next(_broken_files(args), None)
+    broken = next(broken_files(args), None)
     if broken is not None:
         return broken
     if not isinstance(error, argparse.ArgumentError):
@@ -273,7 +273,7 @@ def options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield option.lstrip("-"), value if equals else args[i + 1]
 
 
-def _broken_files(args: list[str]) -> Iterator[str]:
+def broken_files(args: list[str]) -> Iterator[str]:
     """What is wrong with the config files that a command line names, and with those that they name in turn."""
     for option, value in options(args):
         if option in ("c", "config") or value.endswith(_CONFIG):

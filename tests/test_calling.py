@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lightning_gen.calling import call, gathered, words_first
+from lightning_gen.calling import call, gathered, passed_on, words_first
+from lightning_gen.errors import UserError
 from lightning_gen.evaluation import ranks
 from lightning_gen.evaluation.evaluate import evaluate
 from lightning_gen.evaluation.sample import sample
@@ -106,3 +107,26 @@ def test_words_may_stand_between_options():
         "-h",
     ]
     assert words_first(["a", "--num"], []) == ["a", "--num"]  # for the parser to complain of
+
+
+def starter(target: str, *others: str, how_many: int = 1, time: str | None = None, force: bool = False):
+    """A verb that hands on what it does not know.
+
+    Args:
+        target: of it.
+    """
+    return target, others, how_many, time, force
+
+
+def test_options_that_a_verb_does_not_have_are_passed_on():
+    args = ["--how-many", "3", "x", "--a.b", "-1", "--force", "--c=2", "--time=1:00:00", "--", "--force", "w"]
+    assert call(starter, "x", args) == ("x", ("--a.b", "-1", "--c=2", "--force", "w"), 3, "1:00:00", True)
+    assert call(starter, "x", ["x"]) == ("x", (), 1, None, False)
+    assert passed_on(["--a", "--b"], [], []) == ([], ["--a", "--b"])
+
+
+@pytest.mark.parametrize("typo", ["--how_mny", "--how", "--tim=3", "--forces"])
+def test_a_slip_of_the_pen_is_not_passed_on(typo):
+    with pytest.raises(UserError, match="did you mean --"):
+        call(starter, "x", ["x", typo, "3"])
+    assert call(starter, "x", ["x", "--", typo])[1] == (typo,)

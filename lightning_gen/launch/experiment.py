@@ -1,0 +1,108 @@
+"""What an experiment's config says with its overrides, as far as it can be known without building anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightning_gen.errors import UserError
+from lightning_gen.launch.submission import Submission
+from lightning_gen.refusals import broken_files, options
+from lightning_gen.run_directory import flatten
+
+_SET_BY_THE_SCRIPT = ("run", "trainer.devices", "trainer.num_nodes")
+
+
+def refuse(config: Path, overrides: Sequence[str], job: Submission) -> None:
+    """Raises UserError for what would end a training right after its time in the queue, where that is cheaply known."""
+    _refuse_words(overrides)
+    broken = next(broken_files(["--config", str(config), *overrides]), None)
+    if broken is not None:
+        raise UserError(broken)
+    for option, _ in options(overrides):
+        if option in _SET_BY_THE_SCRIPT:
+            raise UserError(
+                f"--{option} follows from the job: leave it out, and give {_instead(option)} before the overrides"
+            )
+    said = settings(config, overrides)
+    missing = [part for part in ("model", "data") if not any(f"{key}.".startswith(f"{part}.") for key in said)]
+    if missing:
+        raise UserError(
+            f"{config} has no {' and no '.join(missing)}: give an experiment's config, or --{missing[0]} FILE"
+        )
+    _refuse_devices(said, job)
+    size, world = said.get("data.batch_size"), job.nodes * job.tasks_per_node
+    if isinstance(size, int) and size % world:
+        raise UserError(
+            f"batch_size {size} does not divide among {world} tasks ({job.nodes} nodes of {job.tasks_per_node}): give other "
+            "--nodes and --gpus_per_node, or --data.init_args.batch_size"
+        )
+
+
+def _instead(option: str) -> str:
+    return {"run": "--run DIR", "trainer.num_nodes": "--nodes"}.get(option, "--gpus_per_node (or --tasks_per_node)")
+
+
+def _refuse_words(overrides: Sequence[str]) -> None:
+    """Every word is an option of `fit`, or the value of the one before."""
+    value_may_follow = False
+    for word in overrides:
+        if word.startswith("-"):
+            if not word.startswith("--") and word != "-c" and not value_may_follow:
+                raise UserError(f"{word!r} is no option of fit: overrides are written --key value or --key=value")
+            value_may_follow = "=" not in word
+        elif not value_may_follow:
+            raise UserError(f"{word!r} belongs to no option: overrides are written --key value or --key=value")
+        else:
+            value_may_follow = False
+
+
+def _refuse_devices(said: dict[str, Any], job: Submission) -> None:
+    accelerator, gpus = said.get("trainer.accelerator"), "gpus-per-node" in job.header()
+    if accelerator == "cpu" and gpus:
+        raise UserError(
+            "the config computes on CPUs (trainer.accelerator) and the job asks for GPUs: give --trainer "
+            "configs/trainer/gpu.yaml, or --gpus_per_node 0"
+        )
+    if accelerator in ("gpu", "cuda") and not gpus:
+        raise UserError(
+            f"the config computes on GPUs (trainer.accelerator {accelerator}) and the job asks for none: give "
+            "--gpus_per_node, or --trainer.accelerator cpu"
+        )
+
+
+def settings(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """{dotted key: value}, `init_args` left out, of the config, the files that its sections name, and the overrides."""
+    found = _of_file(config)
+    for option, value in options(overrides):
+        if option in ("c", "config"):
+            found |= _of_file(Path(value))
+        elif value.endswith((".yaml", ".yml")):
+            found |= _below(option, _load(Path(value)))
+        else:
+            found[_plain(option)] = yaml.safe_load(value)
+    return found
+
+
+def _of_file(path: Path) -> dict[str, Any]:
+    found = {}
+    for section, content in _load(path).items():
+        if isinstance(content, str) and content.endswith((".yaml", ".yml")):
+            content = _load(path.parent / content)
+        found |= _below(section, content)
+    return found
+
+
+def _load(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text()) or {}
+
+
+def _below(section: str, content: Any) -> dict[str, Any]:
+    return {_plain(key): value for key, value in flatten(content, section).items()}
+
+
+def _plain(key: str) -> str:
+    return key.replace(".init_args.", ".")
