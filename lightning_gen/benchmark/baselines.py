@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_gen.benchmark.cell import Job, device_of, worker
+from lightning_gen.benchmark.cell import Job, device_of
 from lightning_gen.benchmark.evaluations import Evaluation
 from lightning_gen.benchmark.grid import Plan
 from lightning_gen.benchmark.measurement import Measurement, measure
+from lightning_gen.benchmark.surroundings import worker
 from lightning_gen.errors import IncompatibleAxes
 
 

@@ -1,21 +1,18 @@
-"""One run of a benchmark, a cell under one seed, in a process of its own: train (or go on training), then measure."""
+"""One run of a benchmark, a cell under one seed: train (or go on training), then measure, in a process of its own or here."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_gen.benchmark.evaluations import NAME, Evaluation
 from lightning_gen.benchmark.measurement import Measurement, measure, of_seed, text_of
+from lightning_gen.benchmark.surroundings import diagnosis, this_process, worker
 from lightning_gen.errors import UserError
-from lightning_gen.processes import die_with_parent
 
 
 @dataclass(frozen=True)
@@ -65,44 +62,62 @@ class Job:
         return said is not None and of_seed(said) != of_seed(self.training())
 
 
-def reason(log: Path) -> str | None:
-    """Why the worker that spoke to `log` failed, where the user can mend it."""
-    return text_of(_failure(log))
+def run_job(job: Job) -> None:
+    """Trains and measures one run in a worker process; its output goes to log.txt."""
+    with worker(job.log):
+        train_and_measure(job)
 
 
-def _failure(log: Path) -> Path:
-    return log.with_name("failure.txt")
+def run_cell(job: Job) -> None:
+    """Trains and measures one run in this process, an element of a Slurm array say; its output goes to log.txt too.
 
+    Told to stop by a signal, a training stops in good order; measuring keeps every part that it has, and simply dies.
 
-@contextmanager
-def worker(log: Path) -> Iterator[None]:
-    """The life of a worker process: it dies with the benchmark, speaks to `log`, and ends with status 1 if it fails; what
-    the user can mend then stands beside the log, for `reason`.
+    Raises:
+        UserError: the run belongs to another config, another process trains it, or what it says of itself failed.
+        Interrupted: the training was told to stop.
     """
-    die_with_parent()  # an orphan would train on beside its successor
-    log.parent.mkdir(parents=True, exist_ok=True)
-    _failure(log).unlink(missing_ok=True)
-    stream = open(log, "a", buffering=1)  # noqa: SIM115  open until the process ends
-    for descriptor in (1, 2):
-        os.dup2(stream.fileno(), descriptor)
-    sys.stdout = sys.stderr = stream
-    try:
-        yield
-    except BaseException as error:
-        traceback.print_exc()
-        stream.flush()
-        with suppress(Exception):
-            line = _diagnosis(error, "benchmark", [])
-            if line is not None:
-                _failure(log).write_text(line)
-        os._exit(1)
-    stream.flush()
+    from lightning_gen.cluster import stop
+
+    if in_training(job.run):  # before anything of that process is touched
+        raise UserError(f"another process trains in {job.run}: wait for its end")
+    with this_process(job.log):
+        train_and_measure(job, trained=stop.restore)
 
 
-def _diagnosis(error: BaseException, verb: str, args: list[str]) -> str | None:
-    from lightning_gen.diagnosis import diagnose  # looked up only once something has failed
+def train_and_measure(job: Job, trained: Callable[[], None] = lambda: None) -> None:
+    """Trains, or goes on training, and measures what is not measured yet.
 
-    return diagnose(error, verb, args)
+    Args:
+        trained: called between the two.
+    """
+    import torch
+
+    from lightning_gen import loading
+    from lightning_gen.evaluation.judge import Judge
+    from lightning_gen.evaluation.provenance import provenance
+    from lightning_gen.evaluation.subject import subject
+    from lightning_gen.run_directory import write_atomically
+
+    provenance()  # of the code that is imported now: the checkout may change as the cell trains
+    torch.set_num_threads(job.threads)
+    os.environ.setdefault("WANDB_RUN_GROUP", job.group)
+    write_atomically(job.run / "training.job", job.training())
+    _fit([*job.fit, "--run", str(job.run)])
+    trained()
+    checkpoint = loading.read_checkpoint(job.run)
+    judge = Judge(loading.load_data(checkpoint), job.evaluations[0].protocol, device_of(job.run))
+
+    def load(weights: str) -> Any:
+        return loading.from_checkpoint(checkpoint, weights, name=str(job.run))
+
+    about, parts = subject(checkpoint, job.run), job.run / "evaluation" / f".{NAME}.parts"
+    failed = measure(job.measurements(), judge, load, about, parts)
+    if failed:
+        error = next(iter(failed.values()))
+        if len(job.evaluations) == 1:
+            raise error
+        raise UserError(f"{len(failed)} of {len(job.evaluations)} evaluations failed ({', '.join(failed)}): {error}")
 
 
 def _fit(args: list[str]) -> None:
@@ -112,41 +127,24 @@ def _fit(args: list[str]) -> None:
     try:
         run_verb("fit", args)
     except Exception as error:
-        line = _diagnosis(error, "fit", args)
+        line = diagnosis(error, "fit", args)
         if line is None:
             raise
         raise UserError(line) from error
 
 
-def run_job(job: Job) -> None:
-    """Trains and measures one run; its output goes to log.txt."""
-    with worker(job.log):
-        import torch
+def in_training(run: Path) -> bool:
+    """Whether a process trains in the run directory now; False where files cannot be locked."""
+    try:
+        import fcntl
 
-        from lightning_gen import loading
-        from lightning_gen.evaluation.judge import Judge
-        from lightning_gen.evaluation.subject import subject
-        from lightning_gen.run_directory import write_atomically
-
-        torch.set_num_threads(job.threads)
-        os.environ.setdefault("WANDB_RUN_GROUP", job.group)
-        write_atomically(job.run / "training.job", job.training())
-        _fit([*job.fit, "--run", str(job.run)])
-        checkpoint = loading.read_checkpoint(job.run)
-        judge = Judge(loading.load_data(checkpoint), job.evaluations[0].protocol, device_of(job.run))
-
-        def load(weights: str) -> Any:
-            return loading.from_checkpoint(checkpoint, weights, name=str(job.run))
-
-        about, parts = subject(checkpoint, job.run), job.run / "evaluation" / f".{NAME}.parts"
-        failed = measure(job.measurements(), judge, load, about, parts)
-        if failed:
-            error = next(iter(failed.values()))
-            if len(job.evaluations) == 1:
-                raise error
-            raise UserError(
-                f"{len(failed)} of {len(job.evaluations)} evaluations failed ({', '.join(failed)}): {error}"
-            )
+        with open(run / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):  # never trained, or a file system that knows no locks
+        return False
+    return False
 
 
 def device_of(run: Path) -> Any:

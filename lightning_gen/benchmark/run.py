@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from lightning_gen.benchmark import table
-from lightning_gen.benchmark.cell import Job, reason, run_job
+from lightning_gen.benchmark import report
+from lightning_gen.benchmark.cell import Job, run_cell, run_job
 from lightning_gen.benchmark.display import Display
-from lightning_gen.benchmark.grid import Plan
-from lightning_gen.comparison.standing import Standing
-from lightning_gen.comparison.table import print_table, write_tables
+from lightning_gen.benchmark.request import Request
 from lightning_gen.errors import UserError
 from lightning_gen.processes import context
-from lightning_gen.run_directory import write_atomically
-
-_PRELOAD = "lightning_gen.benchmark.preload"
-
-
-def jobs_of(plan: Plan, out: Path) -> dict[str, Job]:
-    """{run: job} in the plan's order."""
-    recipe, evaluations = plan.recipe(), plan.evaluations()
-    return {
-        run.name: Job(
-            run=out / "cells" / run.name,
-            fit=["--config", str(plan.experiment), *run.arguments()],
-            evaluations=evaluations,
-            recipe=recipe,
-            threads=plan.threads,
-            group=plan.name,
-        )
-        for run in plan.runs()
-    }
 
 
 def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
@@ -42,7 +20,7 @@ def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
     Each runs in a process forked from one that has imported everything and computed nothing: a cell starts in
     milliseconds, shares the libraries' memory with the others, and takes no other with it when it dies.
     """
-    starter = context(_PRELOAD)
+    starter = context(report.PRELOAD)
     waiting = [name for name, job in jobs.items() if not job.done()]
     running: dict[str, Any] = {}
     failed: list[str] = []
@@ -80,7 +58,13 @@ def benchmark(
     seeds: int | None = None,
     baseline: str | None = None,
     rank_by: str | None = None,
-) -> Path:
+    launcher: Literal["local", "slurm"] = "local",
+    cluster: str | None = None,
+    max_parallel: int | None = None,
+    dry_run: bool = False,
+    cell: str | None = None,
+    collect: bool = False,
+) -> Path | None:
     """Trains, measures and ranks a grid of models: DIR/table.md, table.csv, plots and a directory a run.
 
     Started again it skips what is done, runs and evaluations, and resumes the run that was cut; with more seeds it trains
@@ -93,67 +77,69 @@ def benchmark(
         seeds: how many training seeds a cell, from 0, instead of the plan's.
         baseline: the row that the others are set against, instead of the plan's.
         rank_by: fd, bits_per_dim, kid, ..., instead of the plan's.
+        launcher: local, or slurm: the runs as a job array, and a job that makes the table when the last one has ended.
+        cluster: what the jobs need, a file such as configs/cluster/gpu.yaml; with --launcher slurm.
+        max_parallel: runs trained at the same time; with --launcher slurm.
+        dry_run: print the jobs' scripts and submit nothing; with --launcher slurm.
+        cell: only this run, by its name or its place in the plan from 0, and no table: an element of the job array.
+        collect: train nothing, make the table of what is done.
     """
-    plan = Plan.read(Path(config))
-    if seeds is not None and seeds < 1:
-        raise UserError(f"--seeds must be at least 1, not {seeds}")
-    given = {"seeds": None if seeds is None else list(range(seeds)), "baseline": baseline, "rank_by": rank_by}
-    plan = replace(plan, **{key: value for key, value in given.items() if value is not None})
-    folder = Path(out or f"runs/benchmark-{plan.name}").resolve()
-    workers = plan.workers if workers is None else workers
+    of_slurm = {"--cluster": cluster, "--max_parallel": max_parallel, "--dry_run": dry_run or None}
+    of_here = {"--workers": workers, "--cell": cell, "--collect": collect or None}
+    for option, value in (of_slurm if launcher == "local" else of_here).items():
+        if value is not None:
+            mend = "needs --launcher slurm" if launcher == "local" else "runs here: leave out --launcher slurm"
+            raise UserError(f"{option} {mend}")
+    if cell is not None and collect:
+        raise UserError("--cell trains one run and --collect none: give one of them")
+    request = Request.of(config, out, seeds=seeds, baseline=baseline, rank_by=rank_by)
+    if cell is not None:
+        return one(request, cell)
+    if collect:
+        return report.collect(request)
+    if launcher == "slurm":
+        from lightning_gen.benchmark.slurm import submit_grid
+        from lightning_gen.launch.resources import Resources
+
+        submit_grid(request, Resources.read(cluster), max_parallel=max_parallel, dry_run=dry_run)
+        return None if dry_run else request.folder
+    return here(request, workers)
+
+
+def one(request: Request, cell: str) -> Path:
+    """Trains and measures one run in this process; its directory.
+
+    The last to be done makes the table again where there is one, for that was made too early: a job that succeeds another,
+    where a cluster forbids requeueing, is none that the collecting job waits for.
+
+    Raises:
+        UserError: there is no such run, it cannot be trained, or it failed.
+        Interrupted: it was told to stop by a signal, and goes on when it is started again.
+    """
+    name = request.run(cell)
+    job = request.jobs[name]
+    if job.done():
+        print(f"{name} is done already")
+        return job.run
+    run_cell(job)
+    if not request.waiting() and (request.folder / "table.md").exists():
+        report.write_report(request)
+    return job.run
+
+
+def here(request: Request, workers: int | None = None) -> Path:
+    """Trains, measures and ranks all runs in processes of this machine; the benchmark's directory.
+
+    Raises:
+        UserError: runs cannot be trained, failed, or cannot be ranked.
+    """
+    workers = request.plan.workers if workers is None else workers
     if workers < 1:
         raise UserError(f"a benchmark needs at least one worker, got {workers}")
-    jobs = jobs_of(plan, folder)
-    for name, job in jobs.items():
-        if job.begun_otherwise():
-            raise UserError(
-                f"{job.run} was begun under another config than {config} now says for {name}: delete it to train it "
-                "anew, or give another directory with --out"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "benchmark.yaml", Path(config).read_text())
-    with Display(plan.name, jobs) as display:
-        failed = train(jobs, workers, display)
+    request.begin()
+    with Display(request.plan.name, request.jobs) as display:
+        broken = train(request.jobs, workers, display)
         display.phase("baselines and report")
-        standing = _finish(plan, folder, jobs)
-    if standing is not None:
-        print_table(standing, plan.name)
-    if failed:
-        log = jobs[failed[0]].log
-        others = "" if standing is None else f"; the others stand in {folder / 'table.md'}"
-        raise UserError(
-            f"{len(failed)} of {len(jobs)} runs failed ({', '.join(failed)}){_because(log)}{others}. See {log}; the same "
-            "command tries them again"
-        )
-    if standing is not None and standing.disagreements:
-        found = standing.disagreements[0]
-        raise UserError(
-            f"the cells' {found.of} cannot be ranked: {found}; {folder / 'table.md'} has them without ranks"
-        )
-    return folder
-
-
-def _because(log: Path) -> str:
-    said = reason(log)
-    return "" if said is None else f": {said}"
-
-
-def _finish(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Standing | None:
-    """Baselines in a process of their own, which alone needs torch, then the table and the plots; None with none measured."""
-    done = {name: job for name, job in jobs.items() if job.measured()}
-    if not done:
-        return None
-    from lightning_gen.benchmark.baselines import measure_baselines
-
-    process = context(_PRELOAD).Process(target=measure_baselines, args=(plan, folder, next(iter(done.values()))))
-    process.start()
-    process.join()
-    if process.exitcode:
-        log = folder / "baselines" / "log.txt"
-        raise UserError(f"the baselines failed{_because(log)}; see {log}")
-    standing = table.collect(plan, folder, done)
-    write_tables(standing, plan.name, folder)
-    from lightning_gen.benchmark import plots
-
-    plots.write(standing, plan, folder)
-    return standing
+        standing = report.write_report(request)
+    report.conclude(request, standing, broken, "the same command tries them again")
+    return request.folder

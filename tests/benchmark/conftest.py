@@ -17,6 +17,13 @@ def wide(monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
 
 
+@pytest.fixture
+def ungrouped(monkeypatch):
+    """No group of W&B is named, nor is afterwards the one that a run names."""
+    monkeypatch.setenv("WANDB_RUN_GROUP", "of whoever came before")
+    monkeypatch.delenv("WANDB_RUN_GROUP")
+
+
 FDS = {("ddim", "5"): 20.0, ("ddim", "10"): 10.0, ("heun", "5"): 24.0, ("heun", "10"): 9.0}
 GAUSSIAN = {("ddim", "5"): 50.0, ("ddim", "10"): 30.0, ("heun", "5"): 60.0, ("heun", "10"): 40.0}
 COSTS = {("ddim", "5"): 5, ("ddim", "10"): 10, ("heun", "5"): 4, ("heun", "10"): 10}

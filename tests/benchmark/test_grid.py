@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lightning_gen.benchmark.grid import Plan
-from lightning_gen.benchmark.run import jobs_of
+from lightning_gen.benchmark.request import jobs_of
 from lightning_gen.errors import UserError
 
 GOOD = {

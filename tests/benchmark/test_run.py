@@ -10,7 +10,7 @@ import yaml
 
 from lightning_gen.__main__ import main
 from lightning_gen.benchmark.grid import Plan
-from lightning_gen.benchmark.run import jobs_of
+from lightning_gen.benchmark.request import jobs_of
 from lightning_gen.benchmark.table import collect
 from lightning_gen.comparison.metrics import FD
 
@@ -102,6 +102,29 @@ def test_a_cut_cell_is_resumed_and_ends_the_same(made):
     after = json.loads((cell / "evaluation" / "benchmark.json").read_text())["metrics"]
     assert after == pytest.approx(before)
     assert other.stat().st_mtime_ns == stamp
+
+
+def test_a_run_by_itself_is_what_it_is_among_the_others(made, tmp_path, ungrouped):
+    """In this process, as an element of a job array has it, and in a worker."""
+    config, out = made
+    alone = ["benchmark", "--config", str(config), "--out", str(tmp_path), "--cell", "1"]
+    assert main(alone) == 0
+    for file in ("metrics.csv", "evaluation/benchmark.json"):
+        texts = [(folder / "cells" / "linear-v" / file).read_text() for folder in (out, tmp_path)]
+        here, there = map(numbers, texts)
+        assert here == there and here
+    assert [path.name for path in (tmp_path / "cells").iterdir()] == ["linear-v"] and not (
+        tmp_path / "table.md"
+    ).exists()
+
+
+def numbers(text):
+    """What was measured, but for times: of a metrics.csv or of an evaluation."""
+    if text.startswith("{"):
+        return json.loads(text)["metrics"]
+    return [
+        {k: v for k, v in row.items() if not k.startswith("throughput")} for row in csv.DictReader(text.splitlines())
+    ]
 
 
 def test_a_failed_cell_is_named_and_the_others_stand(made, tmp_path, capsys):

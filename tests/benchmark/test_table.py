@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightning_gen.benchmark.grid import Plan
-from lightning_gen.benchmark.run import jobs_of
+from lightning_gen.benchmark.request import jobs_of
 from lightning_gen.benchmark.table import collect
 from lightning_gen.comparison.metrics import BITS
 from lightning_gen.comparison.statistics import RankRange
