@@ -86,6 +86,8 @@ def test_what_was_lost_on_the_way_to_the_server_was_not_told(segment, tmp_path):
     segment("run-20260101_000001-a", 3, [31, 41, 51])
     assert steps_of(cells(tmp_path, "a")) == [10, 20, 30, 31, 41, 51]
     assert steps_of(cells(tmp_path, "a", 5)) == [10, 20, 30, 31, 41]
+    segment("run-20260101_000002-a", 1, [21])
+    assert steps_of(cells(tmp_path, "a")) == [10, 21]  # whatever stood there before
     assert cells(tmp_path, "a", 0) == set()  # the server has lost the run
 
 

@@ -96,7 +96,8 @@ class Preemption(Callback):
             return
         if trainer.global_step:
             self._checkpoints(trainer).save(trainer)
-        mark_preempting(trainer.loggers)
+        if agreed != signal.SIGTERM:  # by which a sweep's agent, too, ends a run that it gives up
+            mark_preempting(trainer.loggers)
         why = "the time limit" if agreed == _TIME else signal.Signals(agreed).name
         status = 128 + agreed if agreed == signal.SIGTERM else AGAIN
         step = trainer.global_step
