@@ -48,9 +48,10 @@ PLACES = {
 """Where a run dies: a function, and which side of its n-th call."""
 
 
-def fit_and_die(args: list[str], place: str, count: int) -> None:
+def fit_and_die(args: list[str], place: str, count: int, environment: dict[str, str]) -> None:
     """Runs `fit` and kills its own process at the `count`-th call of the place's function."""
     torch.set_num_threads(1)
+    os.environ.update(environment)  # the fork server has its own
     path, side = PLACES[place]
     owner, name = path.rsplit(".", 1)
     target = pkgutil.resolve_name(owner)  # imports it: the server may have been another test's, with less in it
@@ -69,10 +70,10 @@ def fit_and_die(args: list[str], place: str, count: int) -> None:
     main(args)
 
 
-def killed(args: list[str], place: str, count: int) -> bool:
+def killed(args: list[str], place: str, count: int, **environment: str) -> bool:
     """Whether the run died there; False if it came to its end before."""
     # by its path: a child of the fork server cannot import a test module by name
-    job = {"path_name": __file__, "init_globals": {"death": (args, place, count)}, "run_name": "dying"}
+    job = {"path_name": __file__, "init_globals": {"death": (args, place, count, environment)}, "run_name": "dying"}
     process = context("lightning_gen.benchmark.preload").Process(target=runpy.run_path, kwargs=job)
     process.start()
     process.join(timeout=120)
@@ -94,6 +95,21 @@ def test_kills_at_the_worst_places(tmp_path, same_end):
     kills += [("before a micro-batch", 11), ("between checkpoint and retention", 1)]
     assert [killed([*args, "--run", str(tmp_path / "run")], *kill) for kill in kills] == [True] * len(kills)
     check(args, tmp_path / "run", tmp_path / "whole", same_end)
+
+
+def test_a_time_limit_shorter_than_a_checkpoint_takes(tmp_path, monkeypatch, capsys, same_end):
+    """The checkpoint before survives every death; the job is not started for ever, and its error says what to change."""
+    args, run = [*FIT, "--run", str(tmp_path / "run")], tmp_path / "run"
+    assert killed(args, "in a checkpoint", 2)
+    for restart in "123":
+        assert killed(args, "in a checkpoint", 1, SLURM_RESTART_COUNT=restart)
+        assert [file.name for file in run.glob("checkpoints/*.ckpt")] == ["step_00000002.ckpt"]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "4")
+    assert main(args) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "restarted 3 times at step 2" in error and "more time" in error
+    monkeypatch.undo()
+    check(FIT, run, tmp_path / "whole", same_end)
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ class Mean(GenerativeModule):
 '''
 
 
-def trained(tmp_path, monkeypatch, ranks, micro):
+def trained(tmp_path, monkeypatch, ranks, micro, *more):
     """({(step, row): (time, data...)}, the fitted mean) of a run on so many CPU ranks; step -1 is validation."""
     (tmp_path / "family_of_means.py").write_text(MINE)
     run, record = tmp_path / f"run{ranks}", tmp_path / f"record{ranks}"
@@ -57,7 +57,7 @@ def trained(tmp_path, monkeypatch, ranks, micro):
     args += ["--data.init_args.num_train=100", "--data.init_args.num_val=7", "--data.init_args.eval_batch_size=2"]
     args += [f"--data.init_args.micro_batch_size={micro}", "--data.init_args.batch_size=12", "--trainer.max_steps=10"]
     args += ["--model.init_args.optimizer={class_path: torch.optim.SGD, init_args: {lr: 0.5, momentum: 0.5}}"]
-    args += ["--trainer.accelerator=cpu", "--trainer.val_check_interval=5", "--samples.every_n_steps=0"]
+    args += ["--trainer.accelerator=cpu", "--trainer.val_check_interval=5", "--samples.every_n_steps=0", *more]
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("RECORD", str(record))
@@ -91,4 +91,20 @@ def test_two_ranks_with_accumulation_train_as_one(tmp_path, monkeypatch):
     assert len(validated) == 7 and all(
         len(alone[key]) == 2 for key in validated
     )  # every example once, at steps 5 and 10
+    torch.testing.assert_close(same_mean, mean, rtol=1e-6, atol=1e-6)
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_on_the_same_global_batches(tmp_path, monkeypatch):
+    """Five steps on 2 ranks with accumulation, five on one: the rows of ten steps on one, the mean to rounding."""
+    alone, mean = trained(tmp_path, monkeypatch, 1, "null")
+    first, _ = trained(tmp_path, monkeypatch, 2, 2, "--trainer.max_steps=5")
+    (tmp_path / "run2").rename(tmp_path / "run1b")
+    (tmp_path / "run1").rename(tmp_path / "whole")
+    (tmp_path / "run1b").rename(tmp_path / "run1")
+    (tmp_path / "record1.0").unlink()
+    rest, same_mean = trained(tmp_path, monkeypatch, 1, 2)
+    both = {key: values for key, values in (first | rest).items() if key[0] >= 0}
+    assert both.keys() == {key for key in alone if key[0] >= 0} and not any(key[0] in range(5) for key in rest)
+    for key, drawn in both.items():
+        torch.testing.assert_close(torch.tensor(drawn), torch.tensor(alone[key]), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(same_mean, mean, rtol=1e-6, atol=1e-6)
