@@ -11,20 +11,23 @@ if TYPE_CHECKING:
     from datamodules.digits import Digits
     from datamodules.image_folder import ImageFolder
     from datamodules.images import ImageData
-    from datamodules.loaders import Batch, Examples
+    from datamodules.loaders import Batch, Examples, Split
     from datamodules.mnist import MNIST, FashionMNIST
+    from datamodules.streaming import StreamedImages
     from datamodules.toy import Checkerboard, EightGaussians, TwoMoons
 
 _HOME = {
     "Batch": "loaders",
     "DataModule": "base",
     "Examples": "loaders",
+    "Split": "loaders",
     "CIFAR10": "cifar10",
     "Digits": "digits",
     "ImageFolder": "image_folder",
     "ImageData": "images",
     "MNIST": "mnist",
     "FashionMNIST": "mnist",
+    "StreamedImages": "streaming",
     "Checkerboard": "toy",
     "EightGaussians": "toy",
     "TwoMoons": "toy",
@@ -42,6 +45,8 @@ __all__ = [
     "FashionMNIST",
     "ImageData",
     "ImageFolder",
+    "Split",
+    "StreamedImages",
     "TwoMoons",
 ]
 

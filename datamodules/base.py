@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from datamodules.loaders import Batch, BatchLayout, EvaluationLoader, Examples, TrainingStream
+from datamodules.loaders import Batch, BatchLayout, EvaluationLoader, Examples, Split, TrainingStream
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import GeneratorSource, RandomSource, derive_seed
 
@@ -52,17 +53,17 @@ class DataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.eval_batch_size = eval_batch_size
-        self._splits: dict[str, Examples] | None = None
+        self._splits: Mapping[str, Split] | None = None
         self._counted: Any = None  # the trainer whose interval of validation is in micro-batches already
         BatchLayout(batch_size, micro_batch_size)  # refused here, not after minutes in a queue
         if eval_batch_size < 1:
             raise UserError(f"eval_batch_size must be at least 1, not {eval_batch_size}.")
 
     @abstractmethod
-    def load(self) -> dict[str, Examples]:
+    def load(self) -> Mapping[str, Split]:
         """The splits: train, val, test, and others if the data set has them. Called once."""
 
-    def training_examples(self) -> Examples:
+    def training_examples(self) -> Split:
         """What training reads: the split `train`, unless `augment` makes the data's own domain of something else."""
         return self.split("train")
 
@@ -74,7 +75,7 @@ class DataModule(LightningDataModule, ABC):
         """
         return x
 
-    def split(self, name: str) -> Examples:
+    def split(self, name: str) -> Split:
         """A split by its name, with or without a trainer.
 
         Raises:
@@ -89,7 +90,7 @@ class DataModule(LightningDataModule, ABC):
             raise UserError(f"{type(self).__name__} has no split {name!r}: it has {', '.join(self._splits)}.")
         return self._splits[name]
 
-    def _check(self, name: str, examples: Examples) -> None:
+    def _check(self, name: str, examples: Split) -> None:
         """Refuses a `load` that does not keep what the attributes say."""
         x, levels = examples.x, self.levels
         dtype = torch.float32 if levels is None else torch.uint8 if levels <= 256 else torch.int64
@@ -135,8 +136,8 @@ class DataModule(LightningDataModule, ABC):
         parts = []
         for rank in range(world_size):
             layout = BatchLayout(self.batch_size, self.micro_batch_size, rank, world_size)
-            stream = islice(TrainingStream(examples, layout, self.seed), layout.accumulation)
-            parts += [self._augmented(batch, rank) for batch in stream]
+            requests = islice(TrainingStream(examples, layout, self.seed).requests(), layout.accumulation)
+            parts += [self._augmented(examples.take(*request), rank) for request in requests]
         parts.sort(key=lambda batch: batch.micro_step)  # stable: micro-step by micro-step, in each rank by rank
         x, y, index, _ = zip(*parts)
         return Batch(torch.cat(x), None if y[0] is None else torch.cat(y), torch.cat(index))

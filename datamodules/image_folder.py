@@ -47,6 +47,10 @@ class ImageFolder(ImageData):
     """
 
     held_out = {"val": Fraction(1, 10), "test": Fraction(1, 10)}  # noqa: RUF012
+    how_to_name = (
+        "name the images by --data.init_args.path, the folder above them by --data.init_args.root or LIGHTNING_GEN_DATA"
+    )
+    how_to_resize = "give --data.init_args.resize"
 
     def __init__(self, path: str, grey: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -83,8 +87,7 @@ class ImageFolder(ImageData):
             if place.exists():
                 return Folder(place) if place.is_dir() else Archive(place)
         raise UserError(
-            f"there is no {' and no '.join(str(place.absolute()) for place in places)}: name the images by "
-            "--data.init_args.path, the folder above them by --data.init_args.root or LIGHTNING_GEN_DATA."
+            f"there is no {' and no '.join(str(place.absolute()) for place in places)}: {self.how_to_name}."
         )
 
     @cached_property
@@ -116,18 +119,11 @@ class ImageFolder(ImageData):
 
     def read(self, part: str) -> Images:
         members = self._members[part]
-        size = self.native_shape
-        x = np.empty((len(members), *size), dtype=np.uint8)
+        x = np.empty((len(members), *self.native_shape), dtype=np.uint8)
 
         def task(first: int) -> int:
             for row, (name, _) in enumerate(members[first : first + TASK], first):
-                image = self._decode(name)
-                if image.shape != size:
-                    raise UserError(
-                        f"{self._files.path}: {name} has {image.shape[1]}x{image.shape[2]} pixels, others have "
-                        f"{size[1]}x{size[2]}: give --data.init_args.resize."
-                    )
-                x[row] = image
+                x[row] = self.image(name)
             return min(first + TASK, len(members))
 
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
@@ -136,10 +132,24 @@ class ImageFolder(ImageData):
                 if time.monotonic() - said > PATIENCE:
                     said = time.monotonic()
                     print(f"{self._files.path.name}: {done} of {len(members)} images of {part} read", file=sys.stderr)
+        return torch.from_numpy(x), self.labels(part)
+
+    def labels(self, part: str) -> torch.Tensor | None:
+        """Of a part's images in their order, int64 [N]; None where there are no classes."""
         if not self.class_names:
-            return torch.from_numpy(x), None
+            return None
         number = {name: k for k, name in enumerate(self.class_names)}
-        return torch.from_numpy(x), torch.tensor([number[label] for _, label in members])
+        return torch.tensor([number[label] for _, label in self._members[part]])
+
+    def image(self, name: str) -> np.ndarray:
+        """An image, uint8 [C, H, W] of `native_shape`; called by many threads at once."""
+        image, size = self._decode(name), self.native_shape
+        if image.shape != size:
+            raise UserError(
+                f"{self._files.path}: {name} has {image.shape[1]}x{image.shape[2]} pixels, others have "
+                f"{size[1]}x{size[2]}: {self.how_to_resize}."
+            )
+        return image
 
     def _decode(self, name: str) -> np.ndarray:
         """An image, uint8 [C, H, W], resized if it must be."""

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from datamodules.base import DataModule, Examples
 from datamodules.binarization import Binarization
-from datamodules.pixels import quantize, resize_images
+from datamodules.pixels import flip_half, quantize, resize_images
 from datamodules.stratify import stratified_order
 from lightning_gen.array_cache import Column, cached, in_memory
 from lightning_gen.errors import UserError
@@ -130,7 +130,7 @@ class ImageData(DataModule):
     @property
     def folder(self) -> Path:
         """Where the data are looked for."""
-        return Path(self.root or os.environ.get("LIGHTNING_GEN_DATA") or "data").expanduser()
+        return data_folder(self.root)
 
     # ---- what the data are ----------------------------------------------------------------------------------------
 
@@ -177,8 +177,7 @@ class ImageData(DataModule):
 
     def augment(self, x: Tensor, rng: RandomSource) -> Tensor:
         if self.horizontal_flip:
-            chosen = rng.uniform((len(x), 1, 1, 1)) < 0.5
-            x = x + chosen * (x.flip(-1) - x)  # modulo 256 this is exact, and a quarter of the time of `torch.where`
+            x = flip_half(x, rng)
         if self.binarization is not None and self.binarization.fresh:
             x = self.binarization.draw(x, rng)
         return x
@@ -263,6 +262,11 @@ class ImageData(DataModule):
         if num > len(examples):
             raise UserError(f"num_{name} is {num}, but {type(self).__name__} has {len(examples)} such images.")
         return Examples(examples.x[:num], None if examples.y is None else examples.y[:num])
+
+
+def data_folder(root: str | None) -> Path:
+    """The folder `root`, by default the environment variable LIGHTNING_GEN_DATA, else `data`."""
+    return Path(root or os.environ.get("LIGHTNING_GEN_DATA") or "data").expanduser()
 
 
 def _file_digest(kind: type) -> str:

@@ -1,4 +1,4 @@
-"""Examples in memory, the order of training over them, and the loaders that cut it among ranks. Nothing of Lightning.
+"""Splits, the order of training over one, and the loaders that cut it among ranks. Nothing of Lightning.
 
 The order of training is an infinite stream of examples, a function of (seed, position) alone: epoch e is a permutation
 seeded by (seed, e), and global batch k is positions [k B, (k + 1) B) of the concatenated epochs. Nothing is dropped,
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,12 +36,67 @@ class Batch(NamedTuple):
     micro_step: int | None = None
 
 
+Request = tuple[Tensor, int | None]
+"""Which examples a batch is made of (int64 [B]), and its micro-step, if it is one of training."""
+
+
+class ContentHash:
+    """Tells the content of a split (values, shapes, types) from any other; fed the column x, then y, in pieces."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def column(self, dtype: torch.dtype, shape: Sequence[int]) -> None:
+        """What follows is rows of a column of this type and whole shape."""
+        self._digest.update(f"{dtype}{tuple(shape)}".encode())
+
+    def no_column(self) -> None:
+        self._digest.update(b"none")
+
+    def rows(self, values: np.ndarray) -> None:
+        self._digest.update(np.ascontiguousarray(values))
+
+    def hexdigest(self) -> str:
+        """16 hexadecimal digits."""
+        return self._digest.hexdigest()[:16]
+
+
+class Split(ABC):
+    """The examples of one split, wherever they are.
+
+    Attributes:
+        x: [N, *shape], a tensor or what has its length, shape and type and is sliced like one.
+        y: labels (or embeddings) [N, ...], likewise; or None.
+    """
+
+    x: Any
+    y: Any
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @abstractmethod
+    def take(self, index: Tensor, micro_step: int | None = None) -> Batch:
+        """The examples at `index` (int64 [B]), as one batch."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that tell this content (values, shapes, types) from any other."""
+
+    def order(self, seed: int) -> DataOrder:
+        """The order of training over these examples."""
+        return DataOrder(len(self), seed)
+
+    def fetch(self, requests: Iterable[Request]) -> Iterator[Batch]:
+        """The batches that are asked for, in that order."""
+        return (self.take(*request) for request in requests)
+
+
 @dataclass(frozen=True, eq=False)
-class Examples:
+class Examples(Split):
     """One split in memory: `x` [N, *shape], and labels (or embeddings) `y` [N, ...], or None."""
 
     # A large uint8 array goes here as torch.from_numpy(numpy.memmap(...)): the ranks of a node then share its pages.
-    # Data that must be decoded stream through workers instead: that is another `TrainingStream` over the same order.
     x: Tensor
     y: Tensor | None = None
 
@@ -47,26 +104,23 @@ class Examples:
         if len(self.x) == 0 or (self.y is not None and len(self.y) != len(self.x)):
             raise ValueError(f"{len(self.x)} examples with {'no' if self.y is None else len(self.y)} labels")
 
-    def __len__(self) -> int:
-        return len(self.x)
-
     def take(self, index: Tensor, micro_step: int | None = None) -> Batch:
-        """The examples at `index` (int64 [B]), sliced as one batch."""
         y = None if self.y is None else self.y.index_select(0, index)
         return Batch(self.x.index_select(0, index), y, index, micro_step)
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that tell this content (values, shapes, types) from any other."""
         return self._fingerprint
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256()
+        digest = ContentHash()
         for tensor in (self.x, self.y):
-            digest.update(b"none" if tensor is None else f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            if tensor is not None:
-                digest.update(tensor.contiguous().view(torch.uint8).numpy())  # numpy knows no bfloat16
-        return digest.hexdigest()[:16]
+            if tensor is None:
+                digest.no_column()
+            else:
+                digest.column(tensor.dtype, tensor.shape)
+                digest.rows(tensor.contiguous().view(torch.uint8).numpy())  # numpy knows no bfloat16
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -132,10 +186,15 @@ class DataOrder:
             self._last = epoch, torch.randperm(self.num, generator=generator)
         return self._last[1]
 
+    def within(self, epoch: int, start: int, stop: int) -> Tensor:
+        """Positions [start, stop) of one epoch, int64 [stop - start], with 0 <= start < stop <= num."""
+        return self.epoch(epoch)[start:stop]
+
     def positions(self, start: int, stop: int) -> Tensor:
         """The examples at positions [start, stop) of the stream, int64 [stop - start]; they may span epochs."""
-        epochs = range(start // self.num, (stop - 1) // self.num + 1)
-        return torch.cat([self.epoch(e)[max(start - e * self.num, 0) : stop - e * self.num] for e in epochs])
+        firsts = range(start // self.num * self.num, stop, self.num)
+        parts = [(first, max(start - first, 0), min(stop - first, self.num)) for first in firsts]
+        return torch.cat([self.within(first // self.num, begin, end) for first, begin, end in parts])
 
 
 class TrainingStream:
@@ -146,18 +205,22 @@ class TrainingStream:
     """
 
     def __init__(
-        self, examples: Examples, layout: BatchLayout, seed: int = 0, start: Callable[[], int] = lambda: 0
+        self, examples: Split, layout: BatchLayout, seed: int = 0, start: Callable[[], int] = lambda: 0
     ) -> None:
         self.examples = examples
         self.layout = layout
         self.start = start
-        self._order = DataOrder(len(examples), seed)
+        self._order = examples.order(seed)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def requests(self) -> Iterator[Request]:
+        """What the micro-batches are made of, from the start on, without end."""
         for micro_step in itertools.count(self.start()):
             batch = micro_step // self.layout.accumulation
             first = batch * self.layout.batch_size + self.layout.first_row(micro_step)
-            yield self.examples.take(self._order.positions(first, first + self.layout.micro), micro_step)
+            yield self._order.positions(first, first + self.layout.micro), micro_step
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.examples.fetch(self.requests())
 
 
 class EvaluationLoader:
@@ -168,7 +231,7 @@ class EvaluationLoader:
     another in a collective.
     """
 
-    def __init__(self, examples: Examples, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(self, examples: Split, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.examples = examples
         self.first = rank * len(examples) // world_size
         self.last = (rank + 1) * len(examples) // world_size
@@ -179,5 +242,5 @@ class EvaluationLoader:
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        for index in torch.arange(self.first, self.last).tensor_split(max(len(self), 1))[: len(self)]:
-            yield self.examples.take(index)
+        shard = torch.arange(self.first, self.last)
+        return self.examples.fetch((index, None) for index in shard.tensor_split(max(len(self), 1))[: len(self)])

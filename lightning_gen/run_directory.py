@@ -50,6 +50,8 @@ MAY_DIFFER = (
     "progress",
     "preemption",
     "fidelity",
+    "data.init_args.num_workers",
+    "data.init_args.prefetch",
 )
 """Keys in which a resumed run may differ from the run's own config."""
 

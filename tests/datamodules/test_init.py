@@ -14,6 +14,7 @@ from datamodules import DataModule
 ROOT = Path(datamodules.__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs" / "data").glob("*.yaml"))
 SMALL = {"digits", "two_moons", "eight_gaussians", "checkerboard"}
+PACKED = {"cifar10_packed"}
 
 
 def instantiate(path: Path) -> DataModule:
@@ -51,7 +52,7 @@ def test_a_shipped_config_is_a_data_set(path):
     assert next(iter(data.train_dataloader())).x.shape[0] == data.batch_size
 
 
-@pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem not in SMALL], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem not in SMALL | PACKED], ids=lambda p: p.stem)
 def test_a_config_of_images_is_built_without_its_data(path, tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_GEN_DATA", str(tmp_path))
     data = instantiate(path)
@@ -60,6 +61,13 @@ def test_a_config_of_images_is_built_without_its_data(path, tmp_path, monkeypatc
     assert data.shape == ((1, 28, 28) if "mnist" in path.stem else (3, 32, 32))
     assert data.horizontal_flip == ("cifar" in path.stem)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", [p for p in CONFIGS if p.stem in PACKED], ids=lambda p: p.stem)
+def test_a_config_of_a_pack_is_built_without_it(path, tmp_path, monkeypatch):
+    monkeypatch.setenv("LIGHTNING_GEN_DATA", str(tmp_path))
+    data = instantiate(path)
+    assert (data.levels, data.batch_size, data.num_workers) == (256, 128, 2)
 
 
 def test_the_resolved_config_of_binary_images_builds_them_again():
