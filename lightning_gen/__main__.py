@@ -24,7 +24,11 @@ _VERBS = {
     ),
     "benchmark": ("lightning_gen.benchmark.run", "benchmark", "train, evaluate and rank a grid of models"),
     "sync": ("lightning_gen.wandb_sync", "sync", "send W&B what runs kept offline"),
-    "launch": ("lightning_gen.launch.launch", "launch", "submit a run, a benchmark or an evaluation to a Slurm cluster"),
+    "launch": (
+        "lightning_gen.launch.launch",
+        "launch",
+        "submit a run, a benchmark or an evaluation to a Slurm cluster",
+    ),
     "pack": ("datamodules.pack", "pack", "pack a folder or a zip of images into shards that training streams"),
     "extractor": ("lightning_gen.evaluation.train_extractor", "extractor", "train a shipped feature extractor again"),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -42,11 +41,11 @@ def begin_attempt(run: Path, step: int, ranks: int) -> None:
             f"(--checkpoints.every_n_steps), give the job more time, or remove {run / 'attempts.csv'} to try again"
         )
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    row = (now, socket.gethostname(), job, restart, ranks, step)
+    row = (now, slurm.host(), job, restart, ranks, step)
     write_csv(run / "attempts.csv", COLUMNS, [*(tuple(old[c] for c in COLUMNS) for old in before), row])
 
 
 def holder() -> str:
     """Who this process is, for another that finds the run taken."""
     job = slurm.job_id()
-    return f"{f'job {job}, ' if job else ''}process {os.getpid()} on {socket.gethostname()}"
+    return f"{f'job {job}, ' if job else ''}process {os.getpid()} on {slurm.host()}"

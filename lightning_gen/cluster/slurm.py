@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import socket
 import subprocess
 import threading
 import time
@@ -21,6 +22,11 @@ def job_id() -> str | None:
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     # SLURM_JOB_ID of one element is the id of the whole array
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def host() -> str:
+    """This machine as Slurm names it, or as it names itself."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def restarts() -> int:
