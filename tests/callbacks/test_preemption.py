@@ -72,12 +72,8 @@ def test_wherever_it_is_told_the_run_ends_as_if_it_had_not_been(place, whole, to
     run = tmp_path / "run"
     every = ["--checkpoints.every_n_steps=5"] if place == "in a checkpoint" else []
     assert main([*FIT, *every, "--run", str(run)]) == 75
-    error = capsys.readouterr().err
-    assert (
-        error.count("\n") == 1
-        and (f"at step {step}," if step else "before the first step") in error
-        and f"--run {run} goes on" in error
-    )
+    error, said = capsys.readouterr().err, f"at step {step}," if step else "before the first step"
+    assert error.count("\n") == 1 and said in error and f"--run {run} goes on" in error
     assert [file.name for file in checkpoint_files(run)] == ([f"step_{step:08d}.ckpt"] if step else [])
     assert main([*FIT, *every, "--run", str(run)]) == 0
     assert [row["from_step"] for row in read_attempts(run)] == ["0", str(step)]
