@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,9 +42,3 @@ def begin_attempt(run: Path, step: int, ranks: int) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     row = (now, slurm.host(), job, restart, ranks, step)
     write_csv(run / "attempts.csv", COLUMNS, [*(tuple(old[c] for c in COLUMNS) for old in before), row])
-
-
-def holder() -> str:
-    """Who this process is, for another that finds the run taken."""
-    job = slurm.job_id()
-    return f"{f'job {job}, ' if job else ''}process {os.getpid()} on {slurm.host()}"

@@ -67,6 +67,7 @@ class GenerativeCLI(LightningCLI):
     def __init__(self, verb: str, args: list[str]) -> None:
         self.verb, self.given = verb, args
         self.run_dir, self.is_new = Path(), False
+        self.begins: RunBegins | None = None
         try:
             super().__init__(
                 GenerativeModule,
@@ -86,6 +87,8 @@ class GenerativeCLI(LightningCLI):
                 args=[verb, *args],
             )
         except BaseException as error:
+            if self.begins is not None:
+                self.begins.release()
             if self.is_new:  # bad input leaves no directory behind; one that holds something stays
                 with suppress(OSError):
                     self.run_dir.rmdir()
@@ -206,7 +209,8 @@ class GenerativeCLI(LightningCLI):
             self.distances = TestFidelity(self._get(self.config_init, "evaluation"))
             trainer.callbacks.append(self.distances)
         if self.verb == "fit":
-            trainer.callbacks.insert(0, RunBegins(self.run_dir, self.entry.identity, self.entry.step, self.resolved))
+            self.begins = RunBegins(self.run_dir, self.entry.identity, self.entry.step, self.resolved)
+            trainer.callbacks.insert(0, self.begins)
             if 0 < trainer.max_steps <= self.entry.step and trainer.is_global_zero:
                 print(f"{self.run_dir} is at step {self.entry.step} of {trainer.max_steps} already")
         return trainer
@@ -300,6 +304,8 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
     sys.argv = [str(Path(__file__).with_name("__main__.py")), verb, *args]
     cli = GenerativeCLI(verb, _with_own_config(verb, args))
     wandb_run.finish(cli.trainer.loggers)  # what it has to say comes before the last line
+    if cli.begins is not None:
+        cli.begins.release()
     if not cli.trainer.is_global_zero:
         return None
     return cli.run_dir if verb == "fit" else cli.write_measured()

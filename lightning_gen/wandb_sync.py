@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lightning_gen.benchmark.cell import in_training
+from lightning_gen import run_lock
 from lightning_gen.errors import UserError
 from lightning_gen.wandb_segments import Segment, segments
 from lightning_gen.wandb_server import has_key, reachable, server
@@ -54,7 +54,7 @@ def _runs_below(path: Path) -> Iterator[Path]:
 
 
 def _sync_run(run: Path) -> None:
-    if in_training(run):  # its last start is not whole
+    if run_lock.is_held(run):  # its last start is not whole
         print(f"{run}: is being trained, passed over")
         return
     offline = [segment for segment in segments(run) if segment.offline]

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_gen.attempts import begin_attempt, holder
+from lightning_gen import run_lock
+from lightning_gen.attempts import begin_attempt
 from lightning_gen.cluster import slurm
-from lightning_gen.errors import UserError
 from lightning_gen.loggers import MetricsCSV
 from lightning_gen.run_directory import write_atomically
 from lightning_gen.wandb_run import WandbRun, how_to_send
-
-WAIT_S = 120.0
-"""Seconds that a restarted job waits for the end of the process that trains in its directory."""
 
 
 class RunBegins(Callback):
@@ -38,11 +33,18 @@ class RunBegins(Callback):
 
     def __init__(self, run: Path, identity: str, step: int, config: dict[str, Any]) -> None:
         self.run, self.identity, self.step, self.config = run, identity, step, config
-        self._lock: IO[str] | None = None
+        self.taken = False
+
+    def release(self) -> None:
+        """Gives the directory back: when all is said of the run, its last words to W&B too."""
+        if self.taken:
+            run_lock.release(self.run)
+            self.taken = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            self._take()
+            run_lock.take(self.run)
+            self.taken = True
             begin_attempt(self.run, self.step, trainer.world_size)
             write_atomically(self.run / "run_id", self.identity + "\n")
             write_atomically(self.run / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
@@ -60,46 +62,3 @@ class RunBegins(Callback):
         # Lightning sends word of a SIGTERM from rank zero at every micro-batch and waits for the device each time; where
         # all ranks of a job are told to stop, each is told by the system.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
-
-    def _take(self) -> None:
-        """Holds `RUN/lock` until this process ends, however it ends. Where files cannot be locked there is no check.
-
-        A job that was restarted waits a while for what may be left of itself on a node that was lost.
-        """
-        self.run.mkdir(parents=True, exist_ok=True)
-        lock = open(self.run / "lock", "r+" if (self.run / "lock").exists() else "w+")  # noqa: SIM115  open while it trains
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            deadline = time.monotonic() + (WAIT_S if slurm.restarts() else 0)
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError as error:
-                    if time.monotonic() < deadline:
-                        time.sleep(1)
-                        continue
-                    by = lock.read().strip()
-                    lock.close()
-                    raise UserError(
-                        f"another process trains in {self.run}{f' ({by})' if by else ''}: wait for its end, or give "
-                        "another --run"
-                    ) from error
-                except OSError:  # a file system that knows no locks
-                    break
-        lock.truncate(0)
-        lock.write(holder() + "\n")
-        lock.flush()
-        self._lock = lock
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._release()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._release()

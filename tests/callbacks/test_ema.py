@@ -322,3 +322,16 @@ def test_the_shadow_is_float32_where_the_parameters_are_not(model):
     moved = average(ema, module)
     expected = {name: start[name].double() + (1 - 0.999**200) for name in start}
     assert_close(moved, expected, atol=2e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("precision, of_weights", [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16)])
+def test_averages_are_kept_in_float32_whatever_the_weights_are(trainer, model, data, precision, of_weights):
+    """A step of 1 - 0.999 of what is left is below the resolution of bfloat16."""
+    ema, module = EMA([0.999], Constant()), model()
+    trainer(3, ema, precision=precision).fit(module, data())
+    shadows, weights = ema._shadows["0.999"], dict(module.named_parameters())
+    assert {w.dtype for w in weights.values()} == {of_weights} and {s.dtype for s in shadows.values()} == {torch.float32}
+    assert all((shadows[name] != weights[name].float()).any() for name in shadows)
+    with ema.scope(module):
+        for name, parameter in module.named_parameters():
+            assert torch.equal(parameter, shadows[name].to(of_weights))

@@ -1,0 +1,116 @@
+"""RUN/lock: one process trains, or measures, in a run directory. Held by the system, so that it ends with the process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from lightning_gen.cluster import slurm
+from lightning_gen.errors import UserError
+
+WAIT_S = 120.0
+"""Seconds that a restarted job waits for what may be left of itself on a node that was lost."""
+
+_MOMENT_S = 1.0
+"""Seconds that anyone waits: one who only looks (`is_held`) holds it for an instant."""
+
+_ours: dict[Path, tuple[IO[str], int]] = {}
+"""What this process holds, and how many times."""
+
+
+def take(run: Path) -> None:
+    """Holds the lock until `release`, or until this process ends, however it ends; again if it holds it already.
+
+    Where files cannot be locked there is no check.
+
+    Raises:
+        UserError: another process holds it; says which.
+    """
+    place = run.resolve()
+    if place in _ours:
+        file, count = _ours[place]
+        _ours[place] = file, count + 1
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    file = open(os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o666), "r+")  # noqa: SIM115  open while it is held
+    deadline = time.monotonic() + (WAIT_S if slurm.restarts() else _MOMENT_S)
+    while not _locked(file):
+        if time.monotonic() > deadline:
+            by = file.read().strip()
+            file.close()
+            raise UserError(
+                f"another process trains in {run}{f' ({by})' if by else ''}: wait for its end, or give another --run"
+            )
+        time.sleep(0.1)
+    file.truncate(0)
+    file.write(_holder() + "\n")
+    file.flush()
+    _ours[place] = file, 1
+
+
+def release(run: Path) -> None:
+    """Ends one `take`; nothing where there was none."""
+    place = run.resolve()
+    if place not in _ours:
+        return
+    file, count = _ours.pop(place)
+    if count > 1:
+        _ours[place] = file, count - 1
+        return
+    _unlocked(file)  # a worker that was forked has the file open too
+    file.close()
+
+
+@contextmanager
+def holding(run: Path) -> Iterator[None]:
+    """Holds the lock within.
+
+    Raises:
+        UserError: as `take`.
+    """
+    take(run)
+    try:
+        yield
+    finally:
+        release(run)
+
+
+def is_held(run: Path) -> bool:
+    """Whether another process trains in `run` now."""
+    place = run.resolve()
+    if place in _ours or not (place / "lock").exists():
+        return False
+    with open(place / "lock") as file:
+        return not _locked(file, shared=True)
+
+
+def _locked(file: IO[str], shared: bool = False) -> bool:
+    """Whether the lock is this file's now; True too where there are no locks."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (ImportError, OSError):  # a system or a file system that knows none
+        return True
+    return True
+
+
+def _unlocked(file: IO[str]) -> None:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_UN)
+    except (ImportError, OSError):
+        pass
+
+
+def _holder() -> str:
+    """Who this process is, for another that finds the run taken."""
+    job = slurm.job_id()
+    return f"{f'job {job}, ' if job else ''}process {os.getpid()} on {slurm.host()}"
