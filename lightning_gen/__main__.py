@@ -47,22 +47,24 @@ def _help() -> str:
     return _HELP.format(verbs="\n".join(f"  {verb:<10} {text}" for verb, (_, _, text) in _VERBS.items()))
 
 
-def _reported(error: Exception, verb: str, args: list[str]) -> bool:
-    """Prints the one line of an error that the user can mend; False for a bug."""
-    from lightning_gen.diagnosis import diagnose, rank, rank_zero_fails_too
+def _reported(error: Exception, verb: str, args: list[str]) -> int | None:
+    """Prints the one line of an error that the user can mend; returns its exit status, None for a bug."""
+    from lightning_gen.diagnosis import diagnose, rank, rank_zero_fails_too, status
 
     line = diagnose(error, verb, args)
     if line is None:
-        return False
+        return None
     if rank() == 0:
         print(f"lightning-gen {verb}: {line}", file=sys.stderr)
     elif not rank_zero_fails_too(_STARTED_BY):
         print(f"lightning-gen {verb}, rank {rank()}: {line}", file=sys.stderr)
-    return True
+    return status(error, verb, args)
 
 
 def _trains(verb: str, args: list[str]) -> bool:
-    return verb == "fit" or (verb == "benchmark" and any(arg.partition("=")[0] == "--cell" for arg in args))
+    return verb == "fit" or (
+        verb == "benchmark" and any(arg.partition("=")[0] in ("--cell", "--place") for arg in args)
+    )
 
 
 def _call(verb: str, args: list[str]) -> Any:
@@ -117,17 +119,19 @@ def _run(args: list[str]) -> int:
     except BrokenPipeError:  # main's affair
         raise
     except Exception as error:
-        if debug or not _reported(error, verb, rest):
+        status = None if debug else _reported(error, verb, rest)
+        if status is None:
             raise
-        return 2
+        return status
     if made is not None:
         print(made)
     return 0
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs one verb; returns the exit status: 0, 2 for bad input, 75 for a run that is to be started
-    again, 130 for an interrupt, 141 where nobody reads, 143 after SIGTERM."""
+    """Runs one verb; returns the exit status: 0, 2 for bad input, 69 for a rank that lost another, 75 for what is to be
+    started again, 130 for an interrupt, 141 where nobody reads, 143 after SIGTERM.
+    """
     try:
         try:
             return _run(list(sys.argv[1:] if args is None else args))

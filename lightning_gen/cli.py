@@ -87,6 +87,8 @@ class GenerativeCLI(LightningCLI):
                 args=[verb, *args],
             )
         except BaseException as error:
+            if hasattr(self, "trainer"):
+                wandb_run.finish(self.trainer.loggers, getattr(error, "status", 0) or 1)
             if self.begins is not None:
                 self.begins.release()
             if self.is_new:  # bad input leaves no directory behind; one that holds something stays
@@ -209,7 +211,7 @@ class GenerativeCLI(LightningCLI):
             self.distances = TestFidelity(self._get(self.config_init, "evaluation"))
             trainer.callbacks.append(self.distances)
         if self.verb == "fit":
-            self.begins = RunBegins(self.run_dir, self.entry.identity, self.entry.step, self.resolved)
+            self.begins = RunBegins(self.run_dir, self.entry, self.resolved)
             trainer.callbacks.insert(0, self.begins)
             if 0 < trainer.max_steps <= self.entry.step and trainer.is_global_zero:
                 print(f"{self.run_dir} is at step {self.entry.step} of {trainer.max_steps} already")

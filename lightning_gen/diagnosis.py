@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lightning_gen.errors import UserError
+from lightning_gen.errors import LOST, UserError
 from lightning_gen.refusals import frames, links, nearest, origin, refusal
 
 
@@ -29,6 +29,18 @@ def diagnose(error: BaseException, verb: str, args: list[str]) -> str | None:
         verb: of the command line.
         args: the words after the verb.
     """
+    found = _explained(error, verb, args)
+    return None if found is None else found[1]
+
+
+def status(error: BaseException, verb: str, args: list[str]) -> int:
+    """The exit status of an error that has such a line: 2, or LOST where it was another rank that failed."""
+    found = _explained(error, verb, args)
+    return LOST if found is not None and found[0] is _lost_rank else 2
+
+
+def _explained(error: BaseException, verb: str, args: list[str]) -> tuple[Any, str] | None:
+    """(the explanation that knows the error, its line)."""
     chain = list(links(error))
     for explain in (
         _bad_choice,
@@ -43,7 +55,7 @@ def diagnose(error: BaseException, verb: str, args: list[str]) -> str | None:
         for link in chain:
             line = explain(link, verb, args)
             if line is not None:
-                return " ".join(line.split())
+                return explain, " ".join(line.split())
     return None
 
 

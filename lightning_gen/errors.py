@@ -1,5 +1,11 @@
 """The errors a user can cause. The command line prints each as one line and exits with status 2."""
 
+AGAIN = 75
+"""Exit status of what was stopped before it was done (EX_TEMPFAIL): a batch script has it started again."""
+
+LOST = 69
+"""Exit status of a rank that lost another (EX_UNAVAILABLE), which has said why it stopped."""
+
 
 class UserError(Exception):
     """Bad input: a choice, a path or a setting that the user can mend. Its message is one clear sentence."""

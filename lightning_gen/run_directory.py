@@ -48,6 +48,7 @@ MAY_DIFFER = (
     "trainer.enable_progress_bar",
     "trainer.enable_model_summary",
     "progress",
+    "checkpoints",
     "preemption",
     "fidelity",
     "data.init_args.num_workers",

@@ -58,11 +58,13 @@ class Entry:
         identity: the run's id, or a new one.
         checkpoint: what is gone on from, or judged; None for a run from the start.
         step: of that checkpoint.
+        newest: the newest checkpoint there was, whole or not.
     """
 
     identity: str
     checkpoint: str | None = None
     step: int = 0
+    newest: str | None = None
 
 
 def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], ckpt_path: str | None) -> Entry:
@@ -86,7 +88,9 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
                 "from its weights"
             )
     # every byte of it is read: not where another is judged
-    newest = None if verb != "fit" and ckpt_path else newest_whole(checkpoint_files(run))
+    files = checkpoint_files(run)
+    there = files[0].name if files else None
+    newest = None if verb != "fit" and ckpt_path else newest_whole(files)
     if verb == "fit" and ckpt_path and newest is not None and Path(ckpt_path).resolve() != newest.resolve():
         raise UserError(
             f"{run} has a checkpoint of its own, {newest.name}: resume it without --ckpt_path, or begin a new run from the "
@@ -96,7 +100,7 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
         raise UserError(f"{run} holds no checkpoint: is it a run directory, and has the run begun?")
     chosen = ckpt_path or (None if newest is None else str(newest))
     if chosen is None:
-        return Entry(run_id(run))
+        return Entry(run_id(run), newest=there)
     checkpoint = read_checkpoint(chosen)
     different = differences(checkpoint[CHECKPOINT_KEY]["recipe"], recipe)
     if verb != "fit":
@@ -104,7 +108,7 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
         different = {key: values for key, values in different.items() if not f"{key}.".startswith(free)}
     if different:
         raise UserError(f"{chosen} was trained as something else ({_shown(different)})")
-    return Entry(run_id(run), chosen, int(checkpoint["global_step"]))
+    return Entry(run_id(run), chosen, int(checkpoint["global_step"]), there)
 
 
 def _config(file: Path) -> dict[str, Any]:

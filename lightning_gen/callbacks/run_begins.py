@@ -11,8 +11,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning_gen import run_lock
 from lightning_gen.attempts import begin_attempt
 from lightning_gen.cluster import slurm
+from lightning_gen.errors import AGAIN, Interrupted
 from lightning_gen.loggers import MetricsCSV
-from lightning_gen.run_directory import write_atomically
+from lightning_gen.run_directory import checkpoint_files, write_atomically
+from lightning_gen.run_entry import Entry
 from lightning_gen.wandb_run import WandbRun, how_to_send
 
 
@@ -23,16 +25,17 @@ class RunBegins(Callback):
 
     Args:
         run: the run directory.
-        identity: the run's id.
-        step: what it goes on from, 0 from the start; later rows of the CSV are dropped.
+        entry: what was found in it; rows of the CSV after its step are dropped.
         config: the whole config as primitives.
 
     Raises:
         UserError: when training begins, if another process trains in the directory.
+        Interrupted: one has, and has gone on, since `entry` was made.
     """
 
-    def __init__(self, run: Path, identity: str, step: int, config: dict[str, Any]) -> None:
-        self.run, self.identity, self.step, self.config = run, identity, step, config
+    def __init__(self, run: Path, entry: Entry, config: dict[str, Any]) -> None:
+        self.run, self.identity, self.step, self.config = run, entry.identity, entry.step, config
+        self._newest = entry.newest
         self.taken = False
 
     def release(self) -> None:
@@ -41,10 +44,19 @@ class RunBegins(Callback):
             run_lock.release(self.run)
             self.taken = False
 
+    def _still_the_newest(self) -> None:
+        """What was found before the lock was had may be of the past: of a job that was still leaving, say."""
+        files = checkpoint_files(self.run)
+        if files and files[0].name != self._newest:
+            raise Interrupted(
+                f"{self.run} has gone on to {files[0].name} meanwhile: the same command goes on from there", AGAIN
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
             run_lock.take(self.run)
             self.taken = True
+            self._still_the_newest()
             begin_attempt(self.run, self.step, trainer.world_size)
             write_atomically(self.run / "run_id", self.identity + "\n")
             write_atomically(self.run / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))

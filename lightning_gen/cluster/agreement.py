@@ -47,13 +47,13 @@ class Agreement:
         self._begin(number)
         return max(before, self.last())
 
-    def least(self, number: int) -> int:
-        """The smallest of all ranks' numbers, waited for. The round that is under way goes on."""
+    def range(self, number: int) -> tuple[int, int]:
+        """The smallest and the largest of all ranks' numbers, waited for. The round that is under way goes on."""
         if self.alone:
-            return number
-        value = torch.tensor(number)
-        dist.all_reduce(value, dist.ReduceOp.MIN, group=self._group)
-        return int(value)
+            return number, number
+        values = torch.tensor([-number, number])
+        dist.all_reduce(values, dist.ReduceOp.MAX, group=self._group)
+        return -int(values[0]), int(values[1])
 
     def _begin(self, number: int) -> None:
         value = torch.tensor(number)

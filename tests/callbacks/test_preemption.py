@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_gen import run_lock
 from lightning_gen.__main__ import main
 from lightning_gen.attempts import read_attempts
 from lightning_gen.callbacks.checkpoints import Checkpoints
 from lightning_gen.callbacks.sample_sheet import SampleSheet
 from lightning_gen.cluster import slurm, stop
 from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.metrics_file import read_rows
 from lightning_gen.run_directory import checkpoint_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,6 +67,10 @@ def told_at(monkeypatch):
     return function
 
 
+def checkpoint_at(run: Path, step: int) -> bool:
+    return any(int(file.stem.removeprefix("step_")) >= step for file in checkpoint_files(run))
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_wherever_it_is_told_the_run_ends_as_if_it_had_not_been(place, whole, told_at, tmp_path, capsys, same_end):
     owner, name, count, step = PLACES[place]
@@ -113,11 +119,11 @@ def test_told_in_the_last_step_it_just_ends(whole, told_at, tmp_path, same_end):
 def test_it_leaves_before_its_time_is_up(whole, tmp_path, monkeypatch, capsys, same_end):
     """A job of ten minutes of which the last two are kept; after the fourth step there is one left."""
     run = tmp_path / "run"
-    left = iter([600.0] * 5)
+    left = iter([600.0] * 4)  # asked at the start and at each step
     monkeypatch.setattr(slurm.TimeLeft, "seconds", lambda self: next(left, 50.0))
     monkeypatch.setattr(slurm.TimeLeft, "at_first", lambda self: 600.0)
     assert main([*FIT, "--preemption.lead_s=120", "--run", str(run)]) == 75
-    assert "the time limit at step 4" in capsys.readouterr().err.replace("step 5", "step 4")
+    assert "the time limit at step 4," in capsys.readouterr().err
     monkeypatch.undo()
     assert main([*FIT, "--run", str(run)]) == 0
     same_end(run, whole)
@@ -128,6 +134,32 @@ def test_a_limit_shorter_than_the_lead_leaves_half_of_it_for_training(tmp_path, 
     monkeypatch.setattr(slurm.TimeLeft, "seconds", lambda self: 31.0)
     monkeypatch.setattr(slurm.TimeLeft, "at_first", lambda self: 60.0)
     assert main([*FIT, "--preemption.lead_s=3600", "--run", str(tmp_path / "run")]) == 0
+
+
+def test_a_run_that_went_on_elsewhere_meanwhile_is_not_gone_on_from_the_past(
+    whole, tmp_path, monkeypatch, capsys, same_end
+):
+    """The start found step 4; until it had the directory, the job that was leaving saved step 8."""
+    run, every = tmp_path / "run", "--checkpoints.every_n_steps=4"
+    told = lambda step: monkeypatch.setattr(stop, "told", lambda: signal.SIGUSR1 if checkpoint_at(run, step) else None)  # noqa: E731
+    told(4)
+    assert main([*FIT, every, "--run", str(run)]) == 75
+    real = run_lock.take
+
+    def late(place):
+        monkeypatch.setattr(run_lock, "take", real)
+        told(8)
+        assert main([*FIT, every, "--run", str(run)]) == 75
+        real(place)
+
+    monkeypatch.setattr(run_lock, "take", late)
+    capsys.readouterr()
+    rows = lambda: [row["step"] for row in read_rows(run / "metrics.csv")]  # noqa: E731
+    assert main([*FIT, every, "--run", str(run)]) == 75
+    assert "has gone on to step_0000000" in capsys.readouterr().err and len(rows()) >= 8
+    monkeypatch.undo()
+    assert main([*FIT, every, "--run", str(run)]) == 0
+    same_end(run, whole)
 
 
 def test_a_full_disk_as_it_stops_leaves_the_checkpoint_before(whole, told_at, tmp_path, monkeypatch, capsys, same_end):
@@ -156,8 +188,8 @@ def test_a_job_that_comes_nowhere_is_not_restarted_for_ever(tmp_path, monkeypatc
     run = tmp_path / "run"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     monkeypatch.setattr(stop, "told", lambda: signal.SIGUSR1)
-    statuses = [main([*FIT, "--run", str(run)]) for _ in range(4)]
-    assert statuses == [75, 75, 75, 2]
+    statuses = [main([*FIT, "--run", str(run)]) for _ in range(6)]
+    assert statuses == [75] * 5 + [2]
     assert "came to no further checkpoint" in capsys.readouterr().err
     monkeypatch.undo()  # started by hand it may
     assert main([*FIT, "--run", str(run)]) == 0
