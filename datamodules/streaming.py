@@ -10,9 +10,20 @@ from torch import Tensor
 from datamodules.base import DataModule
 from datamodules.pixels import flip_half
 from datamodules.streaming_examples import StreamedExamples
-from datamodules.streaming_pack import Place, find, require_litdata
+from datamodules.streaming_pack import require_litdata
+from datamodules.streaming_places import Place, find
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
+
+DIFFERENT = {
+    "images": "{now.path} is a pack of other images than {then[path]}, which this run began with: name that by "
+    "--data.init_args.path, or give a new --run.",
+    "shards": "{now.path} is cut into other shards than the pack that this run began with, which makes another order: pack "
+    "the images with the --shard_mb and the --format that they had, or give a new --run.",
+    "window": "this run began with --data.init_args.window {then[window]}, and {now.window} makes another order: give that "
+    "one, or a new --run.",
+}
+"""What is said where a run that goes on would have another order, by what is another; the first difference counts."""
 
 
 class StreamedImages(DataModule):
@@ -76,6 +87,27 @@ class StreamedImages(DataModule):
         require_litdata()
         how = {"num_workers": self.num_workers, "prefetch": self.prefetch, "window": self.window}
         return {name: StreamedExamples(self.place, name, **how) for name in self.place.manifest.splits}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the order of training depends on beside the seed and the batch size; no position in it."""
+        return {"path": self.path, **self._order_of()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuses to go on with a training whose order would be another.
+
+        Raises:
+            UserError: the pack, its shards or the window is another.
+        """
+        if self.trainer is None or self.trainer.state.fn != "fit":  # what is evaluated may be of any data
+            return
+        now = self._order_of()
+        different = next((name for name in now if now[name] != state_dict[name]), None)
+        if different is not None:
+            raise UserError(DIFFERENT[different].format(now=self, then=state_dict))
+
+    def _order_of(self) -> dict[str, Any]:
+        examples = self.training_examples()
+        return {"images": examples.fingerprint(), "shards": examples.digest_of_shards(), "window": self.window}
 
     def augment(self, x: Tensor, rng: RandomSource) -> Tensor:
         return flip_half(x, rng) if self.horizontal_flip else x

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,8 +15,13 @@ from torch import Tensor
 
 from datamodules.loaders import Batch, DataOrder, Request, Split
 from datamodules.streaming_order import ShardedOrder
-from datamodules.streaming_pack import CODECS, Place
+from datamodules.streaming_pack import CODECS
+from datamodules.streaming_places import Place
 from datamodules.streaming_workers import fetched
+from lightning_gen.errors import UserError
+
+WHOLE = 4 * 2**30
+"""Bytes of a column that may be in memory as a whole."""
 
 
 class StreamedExamples(Split):
@@ -45,8 +53,15 @@ class StreamedExamples(Split):
     def fingerprint(self) -> str:
         return self.place.manifest.splits[self.name].fingerprint
 
+    def digest_of_shards(self) -> str:
+        """16 hexadecimal digits that tell how the examples are cut into shards, which the order depends on."""
+        return hashlib.sha256(json.dumps([shard.examples for shard in self.shards]).encode()).hexdigest()[:16]
+
     def order(self, seed: int) -> DataOrder:
-        return ShardedOrder([shard.examples for shard in self.shards], seed, self.window)
+        def ahead(shards: list[int]) -> None:
+            self.place.announce(self.name, [self.shards[k] for k in shards])
+
+        return ShardedOrder([shard.examples for shard in self.shards], seed, self.window, ahead)
 
     def fetch(self, requests: Iterable[Request]) -> Iterator[Batch]:
         if self.num_workers == 0:
@@ -110,9 +125,22 @@ class Column:
         return self._examples.take(index).x if self._name == "x" else self._examples.labels(index)
 
     def to(self, *args: Any, **kwargs: Any) -> Tensor:
-        """All of it in memory, there."""
-        return self[:].to(*args, **kwargs)
+        """All of it in memory, there.
+
+        Raises:
+            UserError: it is larger than `WHOLE`.
+        """
+        return self._whole().to(*args, **kwargs)
 
     def flatten(self, *args: Any) -> Tensor:
-        """All of it in memory, flattened."""
-        return self[:].flatten(*args)
+        """All of it in memory, flattened; raises as `to` does."""
+        return self._whole().flatten(*args)
+
+    def _whole(self) -> Tensor:
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if size > WHOLE:
+            raise UserError(
+                f"the split {self._examples.name} has {size / 2**30:.1f} GiB, and what is asked for needs all of it in "
+                f"memory, where it may have {WHOLE / 2**30:.0f}: give a smaller pack by --data.init_args.path."
+            )
+        return self[:]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,11 +24,15 @@ class ShardedOrder(DataOrder):
         sizes: examples of each shard; example i of the split is in shard k where it falls in their cumulative sum.
         seed: of the order.
         window: shards whose examples are shuffled among each other.
+        ahead: told, as a window begins, which shards the next one of its epoch needs.
     """
 
-    def __init__(self, sizes: Sequence[int], seed: int, window: int) -> None:
+    def __init__(
+        self, sizes: Sequence[int], seed: int, window: int, ahead: Callable[[list[int]], Any] = lambda shards: None
+    ) -> None:
         super().__init__(sum(sizes), seed)
         self.window = window
+        self._ahead = ahead
         self._sizes = torch.tensor(sizes)
         self._firsts = self._sizes.cumsum(0) - self._sizes
         self._plan: tuple[int, Tensor, Tensor] | None = None
@@ -59,9 +64,13 @@ class ShardedOrder(DataOrder):
     def _members(self, epoch: int, number: int) -> Tensor:
         """The shuffled examples of a window; those of the last two are kept, since batches span both."""
         if (epoch, number) not in self._drawn:
-            shards = self._planned(epoch)[0][number * self.window : (number + 1) * self.window].tolist()
+            first = number * self.window
+            both = self._planned(epoch)[0][first : first + 2 * self.window].tolist()
+            shards, following = both[: self.window], both[self.window :]
             members = torch.cat([torch.arange(f, f + n) for f, n in zip(self._firsts[shards], self._sizes[shards])])
             generator = torch.Generator().manual_seed(derive_seed(self.seed, "window", epoch, number))
             self._drawn = dict([*self._drawn.items()][-1:])
             self._drawn[epoch, number] = members[torch.randperm(len(members), generator=generator)]
+            if following:  # none at an epoch's end, by which every shard has been needed
+                self._ahead(following)
         return self._drawn[epoch, number]

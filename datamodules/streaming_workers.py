@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,11 +17,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.loaders import Batch, Request
+from lightning_gen.cluster.stop import announcing
 from lightning_gen.errors import UserError
 from lightning_gen.processes import Failure, die_with_parent
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that are the training process's affair: Slurm sends them to every process of a step."""
+"""Signals that are the training process's affair, with that which announces the end: Slurm sends them to every process."""
+
+
+START = "fork" if sys.platform == "linux" else None
+"""A server that workers are forked from would itself die of the signals that they ignore."""
 
 
 class Taking(Protocol):
@@ -32,6 +40,7 @@ def fetched(split: Taking, requests: Iterable[Request], num_workers: int, prefet
 
     The processes begin with the first batch and end with the last, when the iterator is closed, or with this process,
     be it by SIGKILL. Nothing is drawn from the global random state, here or there. What a worker raises is raised here.
+    Where there is a GPU the batches lie in pinned memory, from which Lightning copies them while the device computes.
 
     Raises:
         UserError: a worker was killed.
@@ -43,10 +52,10 @@ def fetched(split: Taking, requests: Iterable[Request], num_workers: int, prefet
         num_workers=num_workers,
         prefetch_factor=prefetch,
         collate_fn=_as_it_is,
-        worker_init_fn=_begin,
+        worker_init_fn=partial(_begin, {*IGNORED, announcing()}),
+        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
-        # a server that workers are forked from would itself die of the signals that they ignore
-        multiprocessing_context="fork" if sys.platform == "linux" else None,
+        multiprocessing_context=START,
     )
     held = [iter(loader)]  # the one reference: the workers end when it goes
     atexit.register(held.clear)  # before multiprocessing ends its children by a signal that these ignore, and waits
@@ -64,6 +73,23 @@ def fetched(split: Taking, requests: Iterable[Request], num_workers: int, prefet
     finally:
         held.clear()
         atexit.unregister(held.clear)
+
+
+def beside(function: Callable[..., Any], *args: Any) -> None:
+    """Calls a function in a process of its own, which ends with this one or by any signal; nobody hears how it went.
+
+    A thread would not do: a process that is forked while it holds a lock, a worker of validation, say, waits for ever.
+    """
+    context = multiprocessing.get_context(START)
+    context.Process(target=_quietly, args=({*IGNORED, announcing()}, function, *args), daemon=True).start()
+
+
+def _quietly(signals: Collection[signal.Signals], function: Callable[..., Any], *args: Any) -> None:
+    for number in signals:
+        signal.signal(number, signal.SIG_DFL)  # else the handler of the process that started it
+    die_with_parent()
+    with suppress(Exception):  # whoever needs what it was to do fails in its own words
+        function(*args)
 
 
 class _Reading(Dataset):
@@ -92,9 +118,9 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _begin(worker: int) -> None:
+def _begin(ignored: Collection[signal.Signals], worker: int) -> None:
     """Lightning's own `pl_worker_init_function` seeds what a worker draws from; nothing is drawn in these."""
-    for number in IGNORED:
+    for number in ignored:
         signal.signal(number, signal.SIG_IGN)
     die_with_parent()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -84,6 +85,7 @@ def shared_examples(x: Tensor, others: Tensor) -> float:
 
 def _keys(x: Tensor) -> Tensor:
     """A number for each example, int64 [N]; equal for equal examples, and hardly ever for others."""
-    content = x.flatten(1).contiguous().view(torch.uint8)
-    weights = torch.randint(2**62, (content.shape[1],), generator=torch.Generator().manual_seed(0))
-    return torch.cat([(rows.long() * weights).sum(1) for rows in content.split(1024)])
+    size = math.prod(x.shape[1:]) * x.dtype.itemsize
+    weights = torch.randint(2**62, (size,), generator=torch.Generator().manual_seed(0))
+    parts = (x[first : first + 1024] for first in range(0, max(len(x), 1), 1024))  # data may be larger than memory
+    return torch.cat([(rows.flatten(1).contiguous().view(torch.uint8).long() * weights).sum(1) for rows in parts])

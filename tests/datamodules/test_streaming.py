@@ -1,6 +1,7 @@
 """Streamed images are those of the folder they were packed from, in an order that neither ranks nor workers change."""
 
 import itertools
+import multiprocessing
 import pickle
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch.nn import functional
 from datamodules import ImageFolder, StreamedImages
 from datamodules.loaders import BatchLayout, EvaluationLoader, TrainingStream
 from datamodules.pack import pack
+from datamodules.streaming_order import ShardedOrder
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.extractors import Extractor
 from lightning_gen.evaluation.protocol import Protocol
@@ -71,6 +73,15 @@ def test_what_looks_at_a_split_as_tensors_finds_them(images, packed):
         assert torch.equal(one.x[rows], other.x[rows]) and torch.equal(one.y[rows], other.y[rows])
     assert torch.equal(one.x.to("cpu"), other.x) and torch.equal(one.y.to(torch.int32), other.y.int())
     assert shared_examples(one.x, one.x) == 1 and shared_examples(one.x, streamed(packed).split("train").x) == 0
+
+
+def test_what_is_too_large_for_memory_is_refused_and_read_in_pieces(packed, monkeypatch):
+    split = streamed(packed).split("train")
+    monkeypatch.setattr("datamodules.streaming_examples.WHOLE", split.x.shape.numel() - 1)
+    for ask in (split.x.to, split.x.flatten):
+        with pytest.raises(UserError, match="the split train has .* GiB, .*: give a smaller pack by .*path.$"):
+            ask(1)
+    assert split.y.to(torch.int32).shape == (96,) and shared_examples(split.x, split.x) == 1
 
 
 class Values(Extractor):
@@ -201,7 +212,7 @@ class Line(LightningModule):
 
 
 @pytest.mark.parametrize("num_workers, micro", [(0, None), (2, 4)])
-def test_a_run_resumes_bit_for_bit_with_no_state_of_the_data(
+def test_a_run_resumes_bit_for_bit_with_no_position_in_its_checkpoint(
     guarded, packed, trainer, equal, tmp_path, num_workers, micro
 ):
     def fit(steps: int, path: str | None = None, **options) -> Line:
@@ -214,8 +225,30 @@ def test_a_run_resumes_bit_for_bit_with_no_state_of_the_data(
     whole, _, second = fit(20), fit(11), fit(20, str(tmp_path / "11.ckpt"))
     assert whole.seen[11 * 12 :] == second.seen and whole.validated[:12] == list(range(12))
     assert equal(whole.state_dict(), second.state_dict())
-    other = fit(20, str(tmp_path / "11.ckpt"), window=1)
-    assert not equal(whole.state_dict(), other.state_dict())
+
+
+def test_a_run_goes_on_with_the_order_that_it_began_with_or_not_at_all(images, packed, trainer, tmp_path):
+    def fit(steps: int, path: Path, resumed: Path | None = None, **options) -> list[int]:
+        module, fitting = Line(), trainer(steps)
+        fitting.fit(module, datamodule=streamed(path, **options), ckpt_path=resumed)
+        fitting.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        return module.seen
+
+    def refused(path: Path, **options) -> str:
+        with pytest.raises(UserError) as caught:
+            fit(20, path, tmp_path / "11.ckpt", **options)
+        return str(caught.value)
+
+    def made(name: str, **options) -> Path:
+        return pack(str(images), tmp_path / name, **{"resize": 8, "shard_mb": SHARD_MB, **options})
+
+    seen, began = fit(20, packed), fit(11, packed)
+    assert seen == began + fit(20, Path(shutil.copytree(packed, tmp_path / "copy")), tmp_path / "11.ckpt")
+    assert "began with --data.init_args.window 3, and 1 makes another order" in refused(packed, window=1)
+    coarse, other = made("coarse", shard_mb=3 * SHARD_MB), made("other", split_seed=1)
+    assert refused(coarse).startswith(f"{coarse} is cut into other shards") and "--shard_mb" in refused(coarse)
+    assert refused(other).startswith(f"{other} is a pack of other images than {packed}")
+    trainer(1).validate(Line(), datamodule=streamed(other, window=1), ckpt_path=tmp_path / "11.ckpt")
 
 
 def test_half_of_the_images_are_flipped_in_training_alone(packed):
@@ -254,6 +287,50 @@ def test_a_pack_behind_a_url_is_fetched_shard_by_shard_and_kept(packed, cache):
     assert fetched == {file.name: file.stat().st_mtime_ns for file in cache.rglob("*.bin")}
     with pytest.raises(UserError, match=r"cannot fetch local:/nowhere/pack.json for --data.init_args.path: .*\.$"):
         _ = streamed("local:/nowhere").shape
+
+
+def test_a_shard_that_came_in_part_is_fetched_again_or_refused(packed, cache, tmp_path):
+    index, url = torch.arange(96), f"local:{packed}"
+    expected = streamed(packed).split("train").take(index).x
+    streamed(url).split("train").take(index)
+    cut, gone = sorted(cache.rglob("*.bin"))[:2]
+    cut.write_bytes(cut.read_bytes()[:-1]), gone.write_bytes(b"")
+    assert torch.equal(streamed(url).split("train").take(index).x, expected)
+
+    source = Path(shutil.copytree(packed, tmp_path / "source"))
+    shard = source / "train" / cut.name
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1]), cut.unlink()
+    said = f"local:{source}/train/{cut.name} has {len(whole) - 1} bytes, not {len(whole)}: "
+    assert refusal(f"local:{source}").startswith(said) and not cut.exists()
+    shard.write_bytes(whole)
+    assert torch.equal(streamed(f"local:{source}").split("train").take(index).x, expected)
+
+
+def test_shards_of_a_url_are_fetched_a_window_ahead_of_the_training(guarded, packed, cache):
+    def begun(path) -> int:
+        streamed(path).split("train").order(11).positions(0, 1)
+        return len(multiprocessing.active_children())
+
+    assert begun(packed) == 0 and not cache.exists()
+    assert begun(f"local:{packed}") == 1
+    for process in multiprocessing.active_children():
+        process.join()
+    fetched = {file.name for file in cache.rglob("*.bin")}
+    train = streamed(f"local:{packed}").split("train")
+    told = []
+    ShardedOrder([shard.examples for shard in train.shards], 11, 3, told.append).positions(0, 1)
+    assert fetched == {train.shards[k].file for k in told[0]} and len(fetched) == 3
+    assert begun(f"local:{packed}") == 0
+
+
+def test_the_same_images_in_other_shards_are_fetched_anew(images, packed, tmp_path):
+    copy = Path(shutil.copytree(packed, tmp_path / "copy"))
+    expected = streamed(f"local:{copy}").split("train").take(torch.arange(96)).x
+    shutil.rmtree(copy)
+    pack(str(images), copy, resize=8, shard_mb=3 * SHARD_MB)
+    again = streamed(f"local:{copy}").split("train")
+    assert torch.equal(again.take(torch.arange(96)).x, expected)
 
 
 def refusal(path, **options) -> str:

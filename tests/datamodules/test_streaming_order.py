@@ -42,6 +42,17 @@ def test_a_stretch_needs_few_shards(window):
     assert len({tuple(order.positions(0, 10 * w).tolist()) for w in (1, 2)}) == 2
 
 
+def test_the_shards_of_the_next_window_are_told_as_one_begins():
+    told = []
+    order = ShardedOrder(SIZES, seed=3, window=4, ahead=told.append)
+    needed = [SHARD[order.positions(k, k + 1)].item() for k in range(2 * NUM)]
+    assert [len(shards) for shards in told] == [4, 2, 4, 2]  # of 4, 4 and 2 in an epoch; nothing before the first
+    for epoch in range(2):
+        said = told[2 * epoch] + told[2 * epoch + 1]
+        later = list(dict.fromkeys(needed[epoch * NUM : (epoch + 1) * NUM]))[4:]
+        assert sorted(said[:4]) == sorted(later[:4]) and sorted(said[4:]) == sorted(later[4:])
+
+
 def test_within_a_window_shards_are_mixed_and_windows_change_with_the_epoch():
     order = ShardedOrder([100] * 8, seed=1, window=4)
     first = order.positions(0, 100) // 100

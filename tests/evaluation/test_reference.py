@@ -109,6 +109,23 @@ def test_examples_are_told_from_others_byte_by_byte(real):
     assert shared_examples(x, others[:0]) == 0.0 and shared_examples(others, x) == pytest.approx(19 / 20)
 
 
+def test_examples_are_compared_without_all_of_them_in_memory():
+    class Large:
+        """More than a chunk of examples, of which slices alone are tensors."""
+
+        shape, dtype = torch.Size((2500, 3)), torch.uint8
+
+        def __len__(self):
+            return 2500
+
+        def __getitem__(self, rows):
+            assert 0 < len(range(2500)[rows]) <= 1024
+            return torch.arange(2500)[rows, None].div(torch.tensor([1, 10, 100]), rounding_mode="floor").byte()
+
+    few = Large()[990:1040]
+    assert shared_examples(few, Large()) == 1 and shared_examples(Large(), few) == pytest.approx(50 / 2500)
+
+
 def test_the_root_is_of_the_reference():
     _, root = of(images())
     assert isinstance(root, Reference) and root.root.dtype == torch.float64
