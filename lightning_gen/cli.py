@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -35,6 +36,7 @@ from lightning_gen.callbacks import (
     TestFidelity,
     Throughput,
 )
+from lightning_gen.cluster import slurm
 from lightning_gen.errors import Interrupted, UserError
 from lightning_gen.evaluation.protocol import Protocol
 from lightning_gen.evaluation.subject import subject
@@ -146,6 +148,7 @@ class GenerativeCLI(LightningCLI):
         config = self.config[self.verb]
         self.resolved = self._resolved()
         self.recipe = {"seed": config.seed_everything, **{key: self.resolved[key] for key in ("model", "data")}}
+        slurm.check_started()
         given = config.get("ckpt_path")
         nodes = config.trainer.get("num_nodes") or 1
         run = config.run or (wandb_run.sweep_directory() if self.verb == "fit" else None)
@@ -160,7 +163,7 @@ class GenerativeCLI(LightningCLI):
         logger = config.trainer.get("logger")
         # A verb that judges is a W&B run beside the training's, which would otherwise get rows from outside.
         identity = self.entry.identity if self.verb == "fit" else f"{self.entry.identity}-{self.verb}"
-        group = self._config_name() if self.verb == "fit" else None
+        group = f"{self._config_name()}-{self._configuration()}" if self.verb == "fit" else None
         wandb_run.complete(logger, self.run_dir, identity, self.verb, tags, group)
 
     def _resolved(self) -> dict[str, Any]:
@@ -172,6 +175,11 @@ class GenerativeCLI(LightningCLI):
         whole = ("ema", "init_from", "init_weights") if self.resolved.get("init_from") else ("ema",)
         trainer = {key: self.resolved["trainer"].get(key) for key in _OF_TRAINING}
         return {"trainer": trainer, **{key: self.resolved.get(key) for key in whole}}
+
+    def _configuration(self) -> str:
+        """Six characters that the seeds of one configuration share: of model, data and training, and of no other."""
+        whole = {**{key: self.recipe[key] for key in ("model", "data")}, "training": self._training_recipe()}
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:6]
 
     def _config_name(self) -> str:
         """The name of the first config file on the command line."""

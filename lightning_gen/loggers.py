@@ -24,7 +24,7 @@ def is_logged(trainer: Trainer, step: int) -> bool:
 
 
 class MetricsCSV(Logger):
-    """`metrics.csv`: one row a step, one column a metric, on the disk as soon as it is logged.
+    """`metrics.csv`: one row a step, one column a metric, there for every reader as soon as it is logged.
 
     Unlike Lightning's CSVLogger it keeps what is there: a resumed run drops the rows after the step it resumes from and
     goes on. A further metric of the last step replaces the last row, a new column rewrites the file.
@@ -79,6 +79,12 @@ class MetricsCSV(Logger):
             self._last = {**(self._last if same else {"step": str(step)}), **row}
             file.write(self._text([self._last]).encode())
             file.truncate()
+
+    def save(self) -> None:
+        """Waits until the disk has the rows: before a checkpoint says that their steps are done."""
+        if self.path.exists() and rank_zero_only.rank == 0:
+            with open(self.path, "rb") as file:
+                os.fsync(file.fileno())
 
     def _text(self, rows: list[dict[str, str]]) -> str:
         text = io.StringIO()

@@ -16,6 +16,7 @@ from PIL import Image
 
 from lightning_gen.__main__ import main
 from lightning_gen.diffusion import NoiseSchedule
+from lightning_gen.errors import UserError
 from lightning_gen.specs import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -185,7 +186,11 @@ def test_every_part_is_used_or_builds():
     for file in PARTS:
         if file.parent.name == "data":
             data = build(yaml.safe_load(file.read_text()), LightningDataModule)
-            assert data.shape
+            if file.stem == "cifar10_packed":  # has a shape once it is packed
+                with pytest.raises(UserError, match="lightning-gen pack"):
+                    _ = data.shape
+            else:
+                assert data.shape
         else:
             assert file.resolve() in known, f"no experiment uses {file}"
 

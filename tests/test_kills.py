@@ -40,7 +40,7 @@ PLACES = {
     "in validation": ("lightning_gen.generative_module.GenerativeModule.validation_step", "after"),
     "after validation": ("lightning_gen.generative_module.GenerativeModule.on_validation_epoch_end", "after"),
     "before a sheet": ("lightning_gen.callbacks.sample_sheet.SampleSheet.look", "before"),
-    "in a checkpoint": ("lightning_gen.callbacks.checkpoints.os.fsync", "before"),
+    "in a checkpoint": ("torch.save", "after"),  # written, and nobody knows whether the disk has it
     "between checkpoint and retention": ("lightning_gen.callbacks.checkpoints.checkpoint_files", "before"),
     "after a checkpoint": ("lightning_gen.callbacks.checkpoints.Checkpoints._save", "after"),
     "before the config is there": ("lightning_gen.callbacks.run_begins.write_atomically", "before"),

@@ -172,7 +172,7 @@ def test_what_may_differ_may_differ_with_all_below_it(key):
 
 @pytest.mark.parametrize(
     "key", ["model.init_args.lr", "data.init_args.batch_size", "seed_everything", "trainer.precision", "ema.decays",
-            "trainer.max_stepsize", "trainer.gradient_clip_val", "runs", "model.run", "checkpoints.keep"]
+            "trainer.max_stepsize", "trainer.gradient_clip_val", "runs", "model.run", "ema.profile"]
 )  # fmt: skip
 def test_every_other_key_may_not(key):
     base = {"other": 0}

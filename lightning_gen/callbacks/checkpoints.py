@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -104,11 +105,14 @@ class Checkpoints(Checkpoint):
         final = folder / f"step_{trainer.global_step:08d}.ckpt"
         partial = final.with_suffix(".partial")
         begin = time.monotonic()
+        for logger in trainer.loggers:
+            logger.save()
         with paused(trainer):
             try:
                 trainer.save_checkpoint(partial, weights_only=False)  # every rank takes part, rank zero writes
                 if trainer.is_global_zero:
                     os.replace(partial, final)
+                    _sync_folder(folder)
                     self._retain(folder)
             finally:  # on a full disk what was written of it would take the rest
                 if trainer.is_global_zero:
@@ -118,6 +122,16 @@ class Checkpoints(Checkpoint):
     def _retain(self, folder: Path) -> None:
         for old in checkpoint_files(folder.parent)[self.keep :]:
             old.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Waits until the disk knows the names in a folder, where a folder can be opened."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def validation_due(trainer: Trainer) -> bool:

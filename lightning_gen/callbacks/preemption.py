@@ -145,7 +145,7 @@ class Preemption(Callback):
         return {"validates": self._validates, "save_s": self._save_s}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._validates, self._save_s = state_dict["validates"], state_dict["save_s"]
+        self._validates, self._save_s = state_dict["validates"], state_dict.get("save_s", 0.0)
 
 
 def _validate(trainer: Trainer) -> None:

@@ -10,6 +10,8 @@ import subprocess
 import threading
 import time
 
+from lightning_gen.errors import UserError
+
 ASK_EVERY_S = 300.0
 """Seconds between questions about the time left, which an administrator may change."""
 
@@ -33,6 +35,18 @@ def restarts() -> int:
     """How often this job was started before, as itself or as the jobs it succeeds."""
     counts = (os.environ.get(name, "") for name in ("SLURM_RESTART_COUNT", RESTARTS))
     return sum(int(count) for count in counts if count.isdigit())
+
+
+def check_started() -> None:
+    """Refuses a process that counts on others which nobody has started.
+
+    Raises:
+        UserError: the job has several tasks, and this is its script and none of them.
+    """
+    tasks = os.environ.get("SLURM_NTASKS", "1")
+    inside = "SLURM_STEP_ID" in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    if tasks.isdigit() and int(tasks) > 1 and not inside:
+        raise UserError(f"this job has {tasks} tasks, of which only this one would start: begin the command with srun")
 
 
 def seconds_left(job: str, patience: float = 10.0) -> float:

@@ -237,7 +237,6 @@ sys.exit(main(sys.argv[1:]))
 TWO_RANKS = [
     (1, "in a step"),
     pytest.param(0, "in validation", marks=pytest.mark.slow),
-    pytest.param(1, "before the first step", marks=pytest.mark.slow),
 ]
 
 

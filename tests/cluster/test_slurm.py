@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from lightning_gen.cluster import slurm
+from lightning_gen.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -58,3 +59,26 @@ def test_it_is_asked_again_and_no_answer_is_no_news(monkeypatch):
     assert asked.wait(10)
     left.close()
     assert 30 < left.seconds() <= 40 and 90 < left.at_first() <= 100.1
+
+
+@pytest.mark.parametrize(
+    "variables, refused",
+    [
+        ({}, False),
+        ({"SLURM_NTASKS": "1"}, False),
+        ({"SLURM_NTASKS": "4"}, True),
+        ({"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"}, False),
+        ({"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "interactive"}, False),
+    ],
+)
+def test_a_job_of_several_tasks_needs_srun(monkeypatch, variables, refused):
+    """It would wait for the others for ever, and say nothing."""
+    for name in ("SLURM_NTASKS", "SLURM_STEP_ID", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if refused:
+        with pytest.raises(UserError, match="4 tasks.*srun"):
+            slurm.check_started()
+    else:
+        slurm.check_started()

@@ -147,5 +147,5 @@ def test_a_job_that_a_job_submits_is_its_own(sbatch, monkeypatch):
         monkeypatch.setenv(name, "3")
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
     job(resources=Resources(partition="gpu", time="60")).submit()
-    seen = {name for name in sbatch.environment if name.startswith(("SLURM", "SBATCH", "LIGHTNING_GEN_R"))}
+    seen = {name for name in sbatch.environment if name.startswith(("SLURM", "SBATCH", "LIGHTNING_GEN_RESTARTS"))}
     assert seen == {"SLURM_CONF", "SBATCH_ACCOUNT"}
