@@ -19,7 +19,7 @@ from lightning_gen.wandb_segments import Cell
 from lightning_gen.wandb_server import has_key, reachable, server
 
 FINISH_S = 60
-"""Seconds that the end of a run waits for what is not yet sent; `lightning-gen sync` sends the rest."""
+"""Seconds that the end of a run waits for what is not yet sent; `lightning-gen sync` sends the rest, out of metrics.csv."""
 
 
 class WandbRun(WandbLogger):
@@ -42,6 +42,11 @@ class WandbRun(WandbLogger):
     def offline(self) -> bool:
         """Whether it is kept on this machine, to be sent later."""
         return self._offline
+
+    @property
+    def complete(self) -> bool:
+        """Whether W&B's service, on the way to the server, has all that was said."""
+        return not (self._offline or self._lost)
 
     @property
     def experiment(self) -> Any:
@@ -118,7 +123,8 @@ class WandbRun(WandbLogger):
                 raise
             self._lost = True
             print(
-                f"W&B is lost ({_line(error)}): metrics.csv goes on, and the next start sends what is missing",
+                f"W&B is lost ({_line(error)}): metrics.csv goes on; the run's next start sends what is missing, or "
+                f"after its end lightning-gen sync {self.save_dir}",
                 file=sys.stderr,
             )
             import wandb
@@ -126,12 +132,16 @@ class WandbRun(WandbLogger):
             with suppress(Exception):  # or the end of the process fails on it once more
                 wandb.teardown()
 
-    def finish(self) -> None:
-        """Ends the W&B run, waiting no longer than FINISH_S, and says how a run that was kept offline is sent."""
+    def finish(self, status: int = 0) -> None:
+        """Ends the W&B run, waiting no longer than FINISH_S, and says how a run that was kept offline is sent.
+
+        Args:
+            status: the exit status of this process, by which W&B tells a run that was cut from one that is done.
+        """
         if self._experiment is None or rank_zero_only.rank != 0:
             return
-        self._tell(self.experiment.finish)
-        if self._offline:
+        self._tell(self.experiment.finish, status)
+        if self._offline and not status:
             print(how_to_send(Path(str(self.save_dir))))
 
     def mark_preempting(self) -> None:
@@ -167,11 +177,11 @@ def how_to_send(run: Path) -> str:
     return f"W&B is offline; send this run later with: lightning-gen sync {run}"
 
 
-def finish(loggers: Iterable[Any]) -> None:
-    """Ends the W&B runs among these loggers."""
+def finish(loggers: Iterable[Any], status: int = 0) -> None:
+    """Ends the W&B runs among these loggers, of a process that ends with `status`."""
     for logger in loggers:
         if isinstance(logger, WandbRun):
-            logger.finish()
+            logger.finish(status)
 
 
 def mark_preempting(loggers: Iterable[Any]) -> None:
@@ -223,7 +233,7 @@ def settings(
         "project": "lightning_gen",
         "name": run.name,
         "tags": tags,
-        "group": os.environ.get("WANDB_RUN_GROUP") or wandb_segments.group(run, identity) or group,
+        "group": os.environ.get("WANDB_RUN_GROUP") or _first_group(run, identity) or group,
         "job_type": job_type,
         **given,
         "offline": offline,
@@ -233,6 +243,11 @@ def settings(
         "log_model": False,
         "settings": {**_of_client(), **given.get("settings", {})},
     }
+
+
+def _first_group(run: Path, identity: str) -> str | None:
+    """On rank zero, which alone speaks to W&B, the group that the run was begun in."""
+    return wandb_segments.group(run, identity) if rank_zero_only.rank == 0 else None
 
 
 def _offline(given: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _HEADER, _BLOCK = 7, 32768
 _FRAME = struct.Struct("<IHB")
@@ -62,11 +62,16 @@ class Segment:
         from google.protobuf.message import DecodeError
         from wandb.proto.wandb_internal_pb2 import Record
 
-        for content in _contents(self.log.read_bytes()):
-            try:
-                yield Record.FromString(content)
-            except DecodeError:  # what follows a damaged place cannot be trusted
-                return
+        with open(self.log, "rb") as file:
+            for content in _contents(file):
+                try:
+                    yield Record.FromString(content)
+                except DecodeError:  # what follows a damaged place cannot be trusted
+                    return
+
+    def run(self) -> Any | None:
+        """W&B's record of the run that this is a start of; None where its process was killed before it reached the disk."""
+        return next((record.run for record in self.records() if record.WhichOneof("record_type") == "run"), None)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of the run's history; `_step` is W&B's own count of them, on the server for a run that was online."""
@@ -80,24 +85,29 @@ class Segment:
                 yield row
 
     def is_empty(self) -> bool:
-        """Whether it does not even say which run it is of: its process was killed before anything reached the disk."""
-        return not any(record.WhichOneof("record_type") == "run" for record in self.records())
+        """Whether it does not even say which run it is of."""
+        return self.run() is None
+
+    def mark_synced(self) -> None:
+        self.log.with_name(f"{self.log.name}.synced").touch()
 
 
-def _contents(data: bytes) -> Iterator[bytes]:
-    if data[:4] != b":W&B":
+def _contents(file: IO[bytes]) -> Iterator[bytes]:
+    if file.read(_HEADER)[:4] != b":W&B":
         return
     at, parts = _HEADER, b""
-    while at + _FRAME.size <= len(data):
+    while True:
         if _BLOCK - at % _BLOCK < _FRAME.size:  # the rest of a block that holds no frame
-            at += _BLOCK - at % _BLOCK
-            continue
-        _, length, kind = _FRAME.unpack_from(data, at)
-        at += _FRAME.size
-        if not kind or at + length > len(data):
+            at += len(file.read(_BLOCK - at % _BLOCK))
+        frame = file.read(_FRAME.size)
+        if len(frame) < _FRAME.size:
             return
-        parts = (b"" if kind in (_FULL, _FIRST) else parts) + data[at : at + length]
-        at += length
+        _, length, kind = _FRAME.unpack(frame)
+        content = file.read(length)
+        if not kind or len(content) < length:
+            return
+        parts = (b"" if kind in (_FULL, _FIRST) else parts) + content
+        at += _FRAME.size + length
         if kind in (_FULL, _LAST):
             yield parts
 
@@ -138,8 +148,7 @@ def cells(run: Path, identity: str, server_rows: int | None = None) -> set[Cell]
 def group(run: Path, identity: str) -> str | None:
     """The group that a W&B run was begun in, None of a run that is new."""
     for segment in segments(run):
-        if segment.identity == identity:
-            for record in segment.records():
-                if record.WhichOneof("record_type") == "run":
-                    return record.run.run_group or None
+        begun = segment.run() if segment.identity == identity else None
+        if begun is not None:
+            return begun.run_group or None
     return None

@@ -1,4 +1,4 @@
-"""lightning-gen sync: sends W&B what runs kept offline."""
+"""lightning-gen sync: sends W&B what runs kept offline, and what those that were online could not send."""
 
 from __future__ import annotations
 
@@ -23,21 +23,29 @@ _BOUNDED = {
 
 
 def sync(runs: list[str]) -> None:
-    """Sends W&B what runs kept offline, start by start in their order; again: only what it lacks.
+    """Sends W&B what runs kept offline, start by start in their order, and of a run that was online what it lacks of its
+    metrics.csv and sample sheets; again: nothing that was sent.
 
     Args:
         runs: Run directories, or folders that hold some: a benchmark, or runs/.
 
     Raises:
-        UserError: there is no run, no key or no server, or the server refuses; what was not sent stays as it is.
+        UserError: there is no run, no key or no server, or the server refuses some, when the others are sent; what was
+            not sent stays as it is.
     """
     found = {run.resolve(): run for path in map(Path, runs) for run in _runs_below(path)}
     if not has_key():
         raise UserError(f"there is no key for {server()}: give WANDB_API_KEY, or log in with `wandb login`")
     if not reachable():
         raise UserError(f"W&B's server {server()} does not answer: call this where there is a network")
+    refused = []
     for run in found.values():
-        _sync_run(run)
+        try:
+            _sync_run(run)
+        except UserError as error:
+            refused.append(str(error))
+    if refused:
+        raise UserError("; ".join(refused))
 
 
 def _runs_below(path: Path) -> Iterator[Path]:
@@ -57,17 +65,48 @@ def _sync_run(run: Path) -> None:
     if run_lock.is_held(run):  # its last start is not whole
         print(f"{run}: is being trained, passed over")
         return
-    offline = [segment for segment in segments(run) if segment.offline]
+    kept = segments(run)
+    offline = [segment for segment in kept if segment.offline]
     waiting = [segment for segment in offline if not segment.synced]
     empty = [segment for segment in waiting if segment.is_empty()]
     for segment in waiting:
         if segment not in empty:
             _send(segment)
-    said = {"sent": len(waiting) - len(empty), "sent before": len(offline) - len(waiting), "empty": len(empty)}
+    own = (run / "run_id").read_text().strip() if (run / "run_id").exists() else ""
+    online = [s for s in kept if s.identity == own and not (s.offline or s.synced or s.is_empty())]
+    if online:
+        _complete(run, online[0])
+    said = {
+        "sent": len(waiting) - len(empty),
+        "sent before": len(offline) - len(waiting),
+        "empty": len(empty),
+        "completed": int(bool(online)),
+    }
     print(
         f"{run}: "
-        + (", ".join(f"{count} {what}" for what, count in said.items() if count) or "nothing was kept offline")
+        + (", ".join(f"{count} {what}" for what, count in said.items() if count) or "nothing is left to send")
     )
+
+
+def _complete(run: Path, segment: Segment) -> None:
+    """Opens the W&B run of an online start once more, and tells it what it lacks of what the run directory holds.
+
+    Raises:
+        UserError: W&B does not take it.
+    """
+    from lightning_gen.wandb_run import WandbRun, settings
+
+    begun = segment.run()
+    same = {"entity": begun.entity or None, "project": begun.project, "name": begun.display_name or None}
+    given = {**same, "group": begun.run_group or None, "mode": "online", "settings": {"silent": True}}
+    logger = WandbRun(**settings(run, segment.identity, given, begun.job_type, list(begun.tags)))
+    logger.catch_up(run)
+    logger.finish()
+    if not logger.complete:
+        raise UserError(f"W&B did not take what it lacks of {run}: nothing is lost, call this again")
+    for one in segments(run):
+        if one.identity == segment.identity and not one.offline:
+            one.mark_synced()
 
 
 def _send(segment: Segment) -> None:

@@ -74,6 +74,16 @@ class TinyModel(GenerativeModule):
 
 
 @pytest.fixture
+def no_wandb(tmp_path, monkeypatch):
+    """Nothing from outside says which W&B there is: no key, no server, no proxy."""
+    proxies = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_RUN_GROUP", *proxies):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+
+
+@pytest.fixture
 def data():
     """data(**kwargs): the tiny data, 8 examples a step unless told."""
     return lambda **kwargs: TinyData(**{"batch_size": 8, **kwargs})

@@ -11,12 +11,7 @@ from lightning_gen.wandb_run import WandbRun, complete, has_key, settings
 
 
 @pytest.fixture(autouse=True)
-def nothing_from_outside(tmp_path, monkeypatch):
-    proxies = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_RUN_GROUP", *proxies):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+def answered(no_wandb, monkeypatch):
     monkeypatch.setattr(wandb_run, "reachable", lambda *args: True)
 
 
@@ -124,3 +119,14 @@ def test_a_bug_is_not_taken_for_a_missing_server(begun, tmp_path):
     begun(TypeError("a bug"))
     with pytest.raises(TypeError):
         WandbRun(save_dir=str(tmp_path), project="p").log_metrics({"a": 1.0}, step=1)
+
+
+def test_w_and_b_is_told_the_exit_status_of_a_run_that_is_cut(begun, tmp_path):
+    """A sweep gives no run out again that ended with 0; W&B's own hook misses `sys.exit(main())`."""
+    begun()
+    ended = []
+    logger = WandbRun(save_dir=str(tmp_path), project="p")
+    logger.log_metrics({"train/loss": 0.5}, step=1)
+    logger.experiment.finish = ended.append
+    wandb_run.finish([logger, object()], 75)
+    assert ended == [75]

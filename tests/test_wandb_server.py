@@ -9,14 +9,7 @@ import pytest
 from lightning_gen import wandb_server
 from lightning_gen.wandb_server import has_key, reachable
 
-
-@pytest.fixture(autouse=True)
-def nothing_from_outside(tmp_path, monkeypatch):
-    proxies = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_RUN_GROUP", *proxies):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+pytestmark = pytest.mark.usefixtures("no_wandb")
 
 
 @pytest.fixture

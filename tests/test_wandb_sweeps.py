@@ -8,8 +8,9 @@ import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from lightning_gen import wandb_run
+from lightning_gen.__main__ import main
 from lightning_gen.cli import GenerativeCLI
-from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.metrics_file import read_metrics
 from lightning_gen.run_entry import choose_directory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,7 +61,7 @@ def test_a_sweep_is_one_that_w_and_b_knows(file):
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
 def test_what_an_agent_gives_is_taken(file, agents_command, monkeypatch):
-    """The first and the last combination reach the model; the metric is one that it logs."""
+    """The first and the last combination reach the model."""
     sweep = yaml.safe_load(file.read_text())
 
     def seen(self):
@@ -78,8 +79,18 @@ def test_what_an_agent_gives_is_taken(file, agents_command, monkeypatch):
             for name in key.split("."):
                 found = found[name]
             assert found == value or found["class_path"].endswith(f".{value}")
-    source = Path(GenerativeModule.__init__.__globals__["__file__"]).read_text()
-    assert f'"{sweep["metric"]["name"].removeprefix("val/")}"' in source
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
+def test_the_metric_is_one_that_the_run_logs(file, agents_command, monkeypatch, tmp_path):
+    sweep = yaml.safe_load(file.read_text())
+    for name in ("WANDB_SWEEP_ID", "WANDB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    words = [word for word in agents_command(sweep, {}) if not word.startswith("--trainer.logger")]
+    short = ["--trainer.max_steps=1", "--trainer.val_check_interval=1", "--trainer.limit_val_batches=1"]
+    small = ["--data.init_args.batch_size=2", "--data.init_args.eval_batch_size=2", "--samples.num=1"]
+    assert main(["fit", *words, *short, *small, "--run", str(tmp_path / "run")]) == 0
+    assert read_metrics(tmp_path / "run" / "metrics.csv")[sweep["metric"]["name"]]
 
 
 @pytest.fixture
@@ -117,5 +128,23 @@ def test_the_command_line_enters_the_agents_run(agent, monkeypatch, verb, own):
     with pytest.raises(Parsed):
         GenerativeCLI(verb, ["--config", str(config), "--seed_everything=3", *(["--run", own] if own else [])])
     assert known["run"] == Path(own or "runs/s7-r3") and known["identity"] == "r3"
-    assert known["group"] == "toy_diffusion" and "seed-3" in known["tags"] and known["job_type"] == "fit"
+    assert known["group"].startswith("toy_diffusion-") and "seed-3" in known["tags"] and known["job_type"] == "fit"
     assert not known["run"].exists()
+
+
+def test_seeds_of_a_configuration_are_a_group_and_other_configurations_are_not(agent, monkeypatch):
+    groups = []
+
+    def seen(*args):
+        groups.append(args[-1])
+        raise Parsed
+
+    monkeypatch.setattr(wandb_run, "complete", seen)
+    config = ["--config", str(ROOT / "configs" / "experiment" / "toy_diffusion.yaml")]
+    seeds = [["--seed_everything=1"], ["--seed_everything=2", "--trainer.log_every_n_steps=7"]]
+    others = [[f"--model.init_args.optimizer.init_args.lr={lr}"] for lr in (0.5, 0.25)]
+    others += [["--trainer.max_steps=7"], ["--data.init_args.batch_size=16"]]
+    for words in (*seeds, *others):
+        with pytest.raises(Parsed):
+            GenerativeCLI("fit", [*config, *words])
+    assert groups[0] == groups[1] and len(set(groups)) == 1 + len(others)

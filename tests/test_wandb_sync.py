@@ -7,9 +7,10 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import wandb
 from wandb.proto.wandb_internal_pb2 import Record, RunRecord
 
-from lightning_gen import wandb_sync
+from lightning_gen import wandb_run, wandb_sync
 from lightning_gen.__main__ import main
 
 _CONTENT = Record(run=RunRecord(run_id="x")).SerializeToString()
@@ -89,6 +90,56 @@ def test_what_w_and_b_refuses_is_named_and_stays(client, segment, tmp_path, caps
     assert client.folders == folders[:2]  # one that was sent before its predecessor would come out of order
     client.refuses = set()
     assert main(["sync", str(tmp_path / "a")]) == 0 and client.folders == [*folders[:2], *folders[1:]]
+
+
+def test_a_run_that_is_refused_holds_no_other_up(client, segment, tmp_path, capsys):
+    folders = [segment(name, f"offline-run-20260101_000000-{name}") for name in "abc"]
+    client.refuses = {folders[0].name, folders[2].name}
+    assert main(["sync", str(tmp_path)]) == 2 and client.folders == folders
+    said = capsys.readouterr()
+    assert f"{tmp_path / 'b'}: 1 sent" in said.out and said.err.count("\n") == 1
+    assert str(folders[0]) in said.err and str(folders[2]) in said.err and str(folders[1]) not in said.err
+
+
+def test_a_run_that_was_online_gets_what_it_lacks_once(client, segment, tmp_path, monkeypatch, capsys):
+    """W&B has two rows of four: one of the two that were lost had reached the client's log."""
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_MODE", "offline")  # of the node that trained
+    monkeypatch.setattr(wandb_run, "reachable", lambda: True)
+    told, begun = [], []
+
+    def init(**given):
+        begun.append(given)
+        return Namespace(
+            log=lambda row, **kwargs: told.append(row["step"]),
+            define_metric=lambda *args, **kwargs: None,
+            id="x",
+            starting_step=2,
+            finish=lambda status: told.append("end"),
+        )
+
+    monkeypatch.setattr(wandb, "init", init)
+    records = [Record(run=RunRecord(run_id="x", entity="us", project="lab", run_group="g", tags=["t"]))]
+    for number in range(3):
+        records.append(Record())
+        for key, value in {"_step": number, "step": number + 1, "train/loss": 0.5}.items():
+            records[-1].history.item.add(key=key, value_json=repr(value))
+    contents = [record.SerializeToString() for record in records]
+    frames = [struct.pack("<IHB", 0, len(content), 1) + content for content in contents]
+    segment("a", "run-20260101_000000-x", RUN_RECORD[:7] + b"".join(frames))
+    (tmp_path / "a" / "run_id").write_text("x\n")
+    (tmp_path / "a" / "metrics.csv").write_text("step,train/loss\n1,0.5\n2,0.5\n3,0.5\n4,0.5\n")
+    assert main(["sync", str(tmp_path / "a")]) == 0 and told == [3, 4, "end"]
+    assert {
+        "id": "x",
+        "resume": "allow",
+        "entity": "us",
+        "project": "lab",
+        "group": "g",
+        "tags": ["t"],
+    }.items() <= begun[0].items()
+    assert capsys.readouterr().out == f"{tmp_path / 'a'}: 1 completed\n"
+    assert main(["sync", str(tmp_path / "a")]) == 0 and len(begun) == 1
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_gen.attempts import begin_measuring
 from lightning_gen.benchmark.evaluations import NAME, Evaluation
 from lightning_gen.benchmark.measurement import Measurement, measure, of_seed, text_of
 from lightning_gen.benchmark.surroundings import diagnosis, this_process, worker
 from lightning_gen.errors import UserError
+from lightning_gen.run_lock import holding
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Job:
 
 def run_job(job: Job) -> None:
     """Trains and measures one run in a worker process; its output goes to log.txt."""
-    with worker(job.log):
+    with worker(job.log), holding(job.run):
         train_and_measure(job)
 
 
@@ -74,15 +76,18 @@ def run_cell(job: Job) -> None:
     Told to stop by a signal, a training stops in good order; measuring keeps every part that it has, and simply dies.
 
     Raises:
-        UserError: the run belongs to another config, another process trains it, or what it says of itself failed.
+        UserError: the run belongs to another config, another process trains it, it was restarted again and again and
+            measured nothing more, or what it says of itself failed.
         Interrupted: the training was told to stop.
     """
     from lightning_gen.cluster import stop
 
-    if in_training(job.run):  # before anything of that process is touched
-        raise UserError(f"another process trains in {job.run}: wait for its end")
-    with this_process(job.log):
-        train_and_measure(job, trained=stop.restore)
+    def trained() -> None:
+        stop.restore()
+        begin_measuring(job.run)
+
+    with holding(job.run), this_process(job.log):  # refused before anything of another process is touched
+        train_and_measure(job, trained)
 
 
 def train_and_measure(job: Job, trained: Callable[[], None] = lambda: None) -> None:
@@ -131,20 +136,6 @@ def _fit(args: list[str]) -> None:
         if line is None:
             raise
         raise UserError(line) from error
-
-
-def in_training(run: Path) -> bool:
-    """Whether a process trains in the run directory now; False where files cannot be locked."""
-    try:
-        import fcntl
-
-        with open(run / "lock") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except (ImportError, OSError):  # never trained, or a file system that knows no locks
-        return False
-    return False
 
 
 def device_of(run: Path) -> Any:

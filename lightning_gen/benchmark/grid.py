@@ -190,10 +190,13 @@ class Plan:
 
     def recipe(self) -> str:
         """Text of the experiment's config and of the files that its keys name."""
-        text = self.experiment.read_text()
-        parts = (yaml.safe_load(text) or {}).values()
+        return "\n".join(file.read_text() for file in self.sources())
+
+    def sources(self) -> list[Path]:
+        """The experiment's config and the files that its keys name."""
+        parts = (yaml.safe_load(self.experiment.read_text()) or {}).values()
         files = [self.experiment.parent / part for part in parts if isinstance(part, str) and part.endswith(".yaml")]
-        return "\n".join([text, *(file.read_text() for file in files if file.is_file())])
+        return [self.experiment, *(file for file in files if file.is_file())]
 
     def runs(self) -> list[Run]:
         """Every cell under every seed, the first seed of all cells first: a benchmark that is cut has a whole table."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -87,6 +91,17 @@ class Request:
         """What another process is told to mean the same; it may work elsewhere."""
         return ["--config", str(self.config), "--out", str(self.folder), *self.changes]
 
+    def job_name(self) -> str:
+        """Of jobs of a cluster: that of the plan, with dashes for what none may have.
+
+        Raises:
+            UserError: a job of that name would be taken for an interactive one, or nothing of it is left.
+        """
+        name = re.sub(r"[^\w.+-]+", "-", str(self.plan.name), flags=re.ASCII).strip("-")
+        if not name or name in ("bash", "interactive"):
+            raise UserError(f"the plan's name {self.plan.name!r} cannot be that of a job: give it another `name`")
+        return name
+
     def refuse_others(self) -> None:
         """Raises UserError where a run was begun under another config."""
         for name in self.jobs:
@@ -100,33 +115,55 @@ class Request:
         """
         self.refuse_others()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._copy, self.config.read_text())
+        write_atomically(self.folder / "benchmark.yaml", self.config.read_text())
+        write_atomically(self._sources, json.dumps(self._digests(), indent=1) + "\n")
 
-    def run(self, cell: str) -> str:
-        """The name of the run that `cell` means, its name or its place in the plan, and that can be trained now.
+    def run(self, name: str) -> str:
+        """The name of a run that can be trained now.
 
         Raises:
-            UserError: there is none, it was begun under another config, or places are counted in a plan that has been
+            UserError: there is none of that name, it was begun under another config, or the plan or the experiment has been
                 changed since the folder was begun.
         """
-        names = list(self.jobs)
-        if cell.isdigit() and cell not in names:
-            if int(cell) >= len(names):
-                raise UserError(f"--cell {cell} is out of range: {self.config} has {len(names)} runs, from 0")
-            if text_of(self._copy) not in (None, self.config.read_text()):
-                raise UserError(
-                    f"{self.config} is not what {self._copy} was made from, so --cell {cell} may mean another run: name the "
-                    "run, or submit the benchmark again"
-                )
-            cell = names[int(cell)]
-        if cell not in self.jobs:
-            raise UserError(f"--cell {cell}: {self.config} has no run of that name{nearest(cell, names)}")
-        self._check(cell)
-        return cell
+        self._refuse_changes()
+        if name not in self.jobs:
+            raise UserError(f"--cell {name}: {self.config} has no run of that name{nearest(name, self.jobs)}")
+        self._check(name)
+        return name
+
+    def at(self, place: int) -> str:
+        """The name of the run at a place in the plan, counted from 0, that can be trained now.
+
+        Raises:
+            UserError: there is none, or as `run`.
+        """
+        self._refuse_changes()
+        if not 0 <= place < len(self.jobs):
+            raise UserError(f"--place {place} is out of range: {self.config} has {len(self.jobs)} runs, from 0")
+        return self.run(list(self.jobs)[place])
 
     @property
-    def _copy(self) -> Path:
-        return self.folder / "benchmark.yaml"
+    def _sources(self) -> Path:
+        """What the folder was begun from: {file: SHA-256}."""
+        return self.folder / "sources.json"
+
+    def _digests(self) -> dict[str, str]:
+        files = [self.config, *self.plan.sources()]
+        return {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+    def _refuse_changes(self) -> None:
+        """Runs that wait are to be trained as they were submitted: places would mean other runs, and runs other models."""
+        said = text_of(self._sources)
+        if said is None:
+            return
+        now = self._digests()
+        # in their order, the plan first: another checkout may lie elsewhere
+        for (file, digest), begun in itertools.zip_longest(now.items(), json.loads(said).values(), fillvalue=("", "")):
+            if digest != begun:
+                raise UserError(
+                    f"{file or self.plan.experiment} is not what it was when {self.folder} was begun: restore it, or give "
+                    "another --out"
+                )
 
     def _check(self, name: str) -> None:
         job = self.jobs[name]

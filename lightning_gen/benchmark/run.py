@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_gen.benchmark import report
+from lightning_gen.benchmark import queued, report
 from lightning_gen.benchmark.cell import Job, run_cell, run_job
 from lightning_gen.benchmark.display import Display
 from lightning_gen.benchmark.request import Request
@@ -63,6 +64,7 @@ def benchmark(
     max_parallel: int | None = None,
     dry_run: bool = False,
     cell: str | None = None,
+    place: int | None = None,
     collect: bool = False,
 ) -> Path | None:
     """Trains, measures and ranks a grid of models: DIR/table.md, table.csv, plots and a directory a run.
@@ -81,22 +83,29 @@ def benchmark(
         cluster: what the jobs need, a file such as configs/cluster/gpu.yaml; with --launcher slurm.
         max_parallel: runs trained at the same time; with --launcher slurm.
         dry_run: print the jobs' scripts and submit nothing; with --launcher slurm.
-        cell: only this run, by its name or its place in the plan from 0, and no table: an element of the job array.
+        cell: only this run, by its name, and no table.
+        place: only the run at this place in the plan, from 0, likewise: an element of the job array.
         collect: train nothing, make the table of what is done.
     """
     of_slurm = {"--cluster": cluster, "--max_parallel": max_parallel, "--dry_run": dry_run or None}
-    of_here = {"--workers": workers, "--cell": cell, "--collect": collect or None}
+    of_here = {"--workers": workers, "--cell": cell, "--place": place, "--collect": collect or None}
     for option, value in (of_slurm if launcher == "local" else of_here).items():
         if value is not None:
             mend = "needs --launcher slurm" if launcher == "local" else "runs here: leave out --launcher slurm"
             raise UserError(f"{option} {mend}")
-    if cell is not None and collect:
-        raise UserError("--cell trains one run and --collect none: give one of them")
+    one_of = {"--cell": cell, "--place": place, "--collect": collect or None}
+    given = [option for option, value in one_of.items() if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{given[0]} trains one run, and {given[1]} means another or none: give one of them")
     request = Request.of(config, out, seeds=seeds, baseline=baseline, rank_by=rank_by)
     if cell is not None:
-        return one(request, cell)
+        return one(request, request.run(cell))
+    if place is not None:
+        return one(request, request.at(place))
     if collect:
-        return report.collect(request)
+        from lightning_gen.benchmark.slurm import put_off
+
+        return None if put_off(request) else report.collect(request)
     if launcher == "slurm":
         from lightning_gen.benchmark.slurm import submit_grid
         from lightning_gen.launch.resources import Resources
@@ -106,24 +115,18 @@ def benchmark(
     return here(request, workers)
 
 
-def one(request: Request, cell: str) -> Path:
+def one(request: Request, name: str) -> Path:
     """Trains and measures one run in this process; its directory.
 
-    The last to be done makes the table again where there is one, for that was made too early: a job that succeeds another,
-    where a cluster forbids requeueing, is none that the collecting job waits for.
-
     Raises:
-        UserError: there is no such run, it cannot be trained, or it failed.
+        UserError: it cannot be trained, or it failed.
         Interrupted: it was told to stop by a signal, and goes on when it is started again.
     """
-    name = request.run(cell)
     job = request.jobs[name]
     if job.done():
         print(f"{name} is done already")
         return job.run
     run_cell(job)
-    if not request.waiting() and (request.folder / "table.md").exists():
-        report.write_report(request)
     return job.run
 
 
@@ -131,15 +134,18 @@ def here(request: Request, workers: int | None = None) -> Path:
     """Trains, measures and ranks all runs in processes of this machine; the benchmark's directory.
 
     Raises:
-        UserError: runs cannot be trained, failed, or cannot be ranked.
+        UserError: jobs for the directory are in a queue, runs cannot be trained, failed, or cannot be ranked.
     """
     workers = request.plan.workers if workers is None else workers
     if workers < 1:
         raise UserError(f"a benchmark needs at least one worker, got {workers}")
+    if shutil.which("squeue") is not None:  # elsewhere a run's lock keeps two from training it
+        queued.refuse_beside(request.folder)
     request.begin()
     with Display(request.plan.name, request.jobs) as display:
         broken = train(request.jobs, workers, display)
         display.phase("baselines and report")
-        standing = report.write_report(request)
-    report.conclude(request, standing, broken, "the same command tries them again")
+        made = report.write_report(request)
+    failures = [report.Failure.of(name, request.jobs[name]) for name in broken]
+    report.conclude(request, made, failures, "the same command tries them again")
     return request.folder

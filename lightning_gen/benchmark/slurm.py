@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
-from lightning_gen.benchmark.measurement import text_of
+from lightning_gen import run_lock
+from lightning_gen.benchmark import queued
+from lightning_gen.benchmark.grid import Plan
 from lightning_gen.benchmark.request import Request
+from lightning_gen.cluster import slurm
 from lightning_gen.errors import UserError
+from lightning_gen.launch import experiment
 from lightning_gen.launch.resources import Resources
-from lightning_gen.launch.submission import Submission
-from lightning_gen.run_directory import write_atomically
+from lightning_gen.launch.submission import Submission, submit_again
 
 _TEMPLATE = "array"
-_PATIENCE_S = 60.0
-"""For an answer of Slurm's, whose controller may be busy."""
 
 
 def submit_grid(
@@ -44,7 +44,8 @@ def submit_grid(
         check: ask Slurm whether it would take the jobs, and submit and write nothing.
 
     Raises:
-        UserError: there is no Slurm here, jobs for this directory are in its queue, or a run there is another's.
+        UserError: there is no Slurm here, jobs for this directory are in its queue, a run there is another's, or the jobs
+            have not the devices that the experiment computes on.
     """
     if max_parallel is not None and max_parallel < 1:
         raise UserError(f"--max_parallel must be at least 1, not {max_parallel}")
@@ -63,23 +64,37 @@ def submit_grid(
         for each in (array, replace(table, dependency=None)):
             print(each.check() if each is not None else f"all {len(request.jobs)} runs are done already")
         return
-    _refuse_twice(request)
-    request.begin()
-    _submit(request, array, table)
+    with _alone(request):
+        queued.refuse_beside(request.folder)
+        request.begin()
+        _submit(request, array, table)
 
 
 def submissions(
     request: Request, resources: Resources, max_parallel: int | None = None
 ) -> tuple[Submission | None, Submission]:
     """The job array of the runs that are not done, None where all are, and the job that makes the table, since it is none;
-    that one waits for ARRAY_ID, in place of an id that there is not yet."""
-    places, name = request.waiting(), request.plan.name
+    that one waits for ARRAY_ID, in place of an id that there is not yet.
+
+    Raises:
+        UserError: the plan's name is no job's, or the jobs have not the devices that the experiment computes on.
+    """
+    places, name = request.waiting(), request.job_name()
     common = {"folder": request.folder / "slurm", "resources": _of_one_process(resources)}
     table = Submission(_TEMPLATE, request.arguments(), f"{name}-table", **common)
     if not places:
         return None, table
     elements = ranges(places) + ("" if max_parallel is None else f"%{max_parallel}")
-    return Submission(_TEMPLATE, request.arguments(), name, array=elements, **common), _after(table, "ARRAY_ID")
+    array = Submission(_TEMPLATE, request.arguments(), name, array=elements, **common)
+    _refuse_devices(request.plan, array)
+    return array, _after(table, "ARRAY_ID")
+
+
+def _refuse_devices(plan: Plan, job: Submission) -> None:
+    """Raises UserError where a run computes on other devices than the job has."""
+    overrides = [[each for each in cell.arguments() if each.startswith("--trainer")] for cell in plan.cells()]
+    for own in {tuple(each) for each in overrides}:
+        experiment.refuse_devices(experiment.settings(plan.experiment, own), job)
 
 
 def _of_one_process(resources: Resources) -> Resources:
@@ -105,12 +120,13 @@ def ranges(places: Iterable[int]) -> str:
 
 
 def _submit(request: Request, array: Submission | None, table: Submission) -> None:
+    queued.forget(request.folder)
     jobs = []
     if array is None:
         print(f"all {len(request.jobs)} runs are done already: only the table is made")
     else:
         jobs.append(array.submit())
-        _remember(request.folder, jobs)  # before anything else can fail
+        queued.remember(request.folder, jobs[0])  # before anything else can fail
         count = len(request.waiting())
         print(f"job array {jobs[0]}: {count} of {len(request.jobs)} runs, logs {array.log}")
         table = _after(table, jobs[0])
@@ -119,49 +135,41 @@ def _submit(request: Request, array: Submission | None, table: Submission) -> No
     except UserError as error:
         again = "give the same command with --collect, without --launcher"
         raise UserError(f"{error}; nothing makes the table yet: {again}") from error
-    _remember(request.folder, jobs)
+    queued.remember(request.folder, jobs[-1])
     made = request.folder / "table.md"
     print(f"job {jobs[-1]}: makes {made} when the last run has ended, log {table.log}")
     print(f"watch them with: squeue --jobs {','.join(jobs)}")
 
 
-def _file_of_jobs(folder: Path) -> Path:
-    return folder / "slurm" / "jobs"
-
-
-def _remember(folder: Path, jobs: Sequence[str]) -> None:
-    write_atomically(_file_of_jobs(folder), "\n".join(jobs) + "\n")
-
-
-def _refuse_twice(request: Request) -> None:
-    """Raises UserError where jobs that were submitted for this directory have not ended.
-
-    What succeeds such a job, where requeueing is forbidden, is not known here: a run's lock keeps two from training it.
-    """
-    queued = in_queue((text_of(_file_of_jobs(request.folder)) or "").split())
-    if queued:
-        raise UserError(
-            f"jobs for {request.folder} have not ended ({', '.join(queued)}): wait for them, or end them with scancel "
-            f"{' '.join(queued)}"
-        )
-
-
-def in_queue(jobs: Sequence[str]) -> list[str]:
-    """Those of these jobs that wait or run.
-
-    Raises:
-        UserError: Slurm does not say.
-    """
-    if not jobs:
-        return []
-    # not by --jobs: of a job that is forgotten squeue says nothing but an error
-    command = ["squeue", "--me", "--noheader", "--format=%F"]  # of an array's elements the array's id
+@contextmanager
+def _alone(request: Request) -> Iterator[None]:
+    """Keeps another command from submitting for the same directory meanwhile."""
+    folder = request.folder / "slurm"
     try:
-        said = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE_S, check=True).stdout.split()
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f"Slurm does not say whether jobs {', '.join(jobs)} have ended: {_said(error)}") from error
-    return [job for job in jobs if job in said]
+        run_lock.take(folder)
+    except UserError as error:
+        raise UserError(f"another command submits jobs for {request.folder} now: wait for its end") from error
+    try:
+        yield
+    finally:
+        run_lock.release(folder)
 
 
-def _said(error: Exception) -> str:
-    return " ".join((getattr(error, "stderr", None) or str(error)).split())
+def put_off(request: Request) -> bool:
+    """Whether this process is the job that makes the table, and too early: where requeueing is forbidden, successors of
+    its runs are in the queue still. Then the same job is submitted again, to wait for their end."""
+    own, jobs = slurm.job_id(), queued.jobs(request.folder)
+    if own not in jobs:
+        return False
+    try:
+        left = [job for job in queued.unended(jobs) if job != own]
+        if not left:
+            return False
+        script = request.folder / "slurm" / f"{request.job_name()}-table.sbatch"
+        again = submit_again(script, f"afterany:{':'.join(left)}")
+    except UserError as error:  # a container without Slurm's commands, say: what is there is better than nothing
+        print(f"the table is made now, whatever runs still: {error}", flush=True)
+        return False
+    queued.remember(request.folder, again)
+    print(f"jobs {', '.join(left)} have not ended: job {again} makes the table when they have")
+    return True

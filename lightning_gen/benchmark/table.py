@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_gen.benchmark.baselines import file_name
@@ -15,10 +16,13 @@ from lightning_gen.comparison.settings import code_notes, disagreements, some
 from lightning_gen.comparison.standing import Standing, stand
 
 
-def collect(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Standing:
+def collect(plan: Plan, folder: Path, jobs: dict[str, Job], notes: Sequence[str] = ()) -> Standing:
     """What is measured of the cells, each the mean of its seeds, and the baselines.
 
     Runs that were measured differently, but for what the axes change on purpose, stand there without ranks.
+
+    Args:
+        notes: that stand below the table too.
     """
     rows: dict[str, list[Record]] = {}
     missing = []
@@ -31,9 +35,9 @@ def collect(plan: Plan, folder: Path, jobs: dict[str, Job]) -> Standing:
         missing += _missing(run, lacking, len(plan.evaluations()))
     models = [Model(e.name, tuple(rows[e.name]), e.labels) for e in plan.entries() if e.name in rows]
     records = [record for model in models for record in model.records]
-    baselines, notes = _baselines(plan, folder)
+    baselines, found = _baselines(plan, folder)
     fixed, said = fitting(baselines, records)
-    notes += said
+    notes = [*notes, *found, *said]
     baseline = plan.baseline if plan.baseline in rows else None
     if baseline != plan.baseline:
         notes.append(f"No run of the baseline {plan.baseline} is done: differences are to the first row.")

@@ -33,7 +33,7 @@ def refuse(config: Path, overrides: Sequence[str], job: Submission) -> None:
         raise UserError(
             f"{config} has no {' and no '.join(missing)}: give an experiment's config, or --{missing[0]} FILE"
         )
-    _refuse_devices(said, job)
+    refuse_devices(said, job)
     size, world = said.get("data.batch_size"), job.nodes * job.tasks_per_node
     if isinstance(size, int) and size % world:
         raise UserError(
@@ -60,17 +60,18 @@ def _refuse_words(overrides: Sequence[str]) -> None:
             value_may_follow = False
 
 
-def _refuse_devices(said: dict[str, Any], job: Submission) -> None:
+def refuse_devices(said: dict[str, Any], job: Submission) -> None:
+    """Raises UserError where the job has not the devices that these `settings` compute on."""
     accelerator, gpus = said.get("trainer.accelerator"), "gpus-per-node" in job.header()
     if accelerator == "cpu" and gpus:
         raise UserError(
-            "the config computes on CPUs (trainer.accelerator) and the job asks for GPUs: give --trainer "
-            "configs/trainer/gpu.yaml, or --gpus_per_node 0"
+            "the config computes on CPUs (trainer.accelerator) and the job asks for GPUs: give --gpus_per_node 0, or "
+            "gpus_per_node in the file of --cluster, or another trainer, such as configs/trainer/gpu.yaml"
         )
     if accelerator in ("gpu", "cuda") and not gpus:
         raise UserError(
             f"the config computes on GPUs (trainer.accelerator {accelerator}) and the job asks for none: give "
-            "--gpus_per_node, or --trainer.accelerator cpu"
+            "--gpus_per_node, or gpus_per_node in the file of --cluster, or --trainer.accelerator cpu"
         )
 
 
@@ -83,7 +84,10 @@ def settings(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
         elif value.endswith((".yaml", ".yml")):
             found |= _below(option, _load(Path(value)))
         else:
-            found[_plain(option)] = yaml.safe_load(value)
+            try:
+                found[_plain(option)] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise UserError(f"--{option}: {value!r} cannot be read as a value") from error
     return found
 
 

@@ -14,7 +14,7 @@ from lightning_gen.launch import experiment
 from lightning_gen.launch.resources import Resources
 from lightning_gen.launch.submission import Submission
 from lightning_gen.refusals import broken_files
-from lightning_gen.run_directory import new_run
+from lightning_gen.run_directory import new_run, run_of
 
 
 def launch(
@@ -130,7 +130,7 @@ def evaluation(asked: Launch) -> Path | None:
     """Of a run directory or a checkpoint, over all tasks."""
     if asked.run is not None:
         raise UserError(f"--run is for what is made, and {asked.target} is evaluated where it lies: leave it out")
-    run = asked.target if asked.target.is_dir() else asked.target.parent
+    run = asked.target if asked.target.is_dir() else run_of(asked.target)
     if not asked.target.exists() or not (asked.target.is_file() or (run / "checkpoints").is_dir()):
         raise UserError(f"{asked.target} holds no checkpoint: is it a run directory, and has the run begun?")
     name = asked.job_name or "evaluate"

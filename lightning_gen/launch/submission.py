@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,7 +119,7 @@ class Submission:
         Raises:
             UserError: it would refuse the job, or there is no Slurm here.
         """
-        return _sbatch(["--test-only"], self.script(), self.resources).stderr.strip()
+        return _sbatch(["--test-only"], self.script(), self.resources.options()).stderr.strip()
 
     def submit(self) -> str:
         """Writes the script, submits it and returns the job's id.
@@ -129,8 +129,7 @@ class Submission:
         """
         _command()
         write_atomically(self.path, self.script())
-        said = _sbatch(["--parsable", str(self.path)], None, self.resources).stdout
-        return said.strip().partition(";")[0]
+        return _id(_sbatch(["--parsable", str(self.path)], None, self.resources.options()))
 
     def _site(self) -> list[str]:
         lines = self.resources.site()
@@ -143,6 +142,25 @@ class Submission:
         return [*lines, f"set -- {shlex.join(self.arguments)}"]
 
 
+def submit_again(script: Path, dependency: str) -> str:
+    """Submits what `Submission.submit` wrote before, to wait for other jobs; its id.
+
+    Args:
+        dependency: as sbatch has it, such as afterany:123, instead of its own.
+
+    Raises:
+        UserError: there is no such script, Slurm refuses the job, or there is no Slurm here.
+    """
+    if not script.is_file():
+        raise UserError(f"there is no script {script} to submit again")
+    options = dict(_options(script.read_text()))
+    return _id(_sbatch(["--parsable", f"--dependency={dependency}", str(script)], None, options))
+
+
+def _id(made: subprocess.CompletedProcess[str]) -> str:
+    return made.stdout.strip().partition(";")[0]
+
+
 def _template(name: str) -> str:
     """The text of slurm/NAME.sbatch: of the project at hand, or of the one that this package lies in."""
     folders = [Path.cwd() / "slurm", Path(__file__).resolve().parents[2] / "slurm"]
@@ -153,9 +171,21 @@ def _template(name: str) -> str:
 
 
 def _options(template: str) -> list[tuple[str, str]]:
-    """(option, value) of a script's header, comments cut off."""
-    found = re.findall(r"^#SBATCH --([\w-]+)(?:=(\S*))?", template, re.MULTILINE)
-    return [(name, value) for name, value in found]
+    """(option, value) of a script's header, comments cut off.
+
+    Raises:
+        UserError: a line that is not --NAME or --NAME=VALUE.
+    """
+    found = []
+    for line in re.findall(r"^#SBATCH (.*)", template, re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        match = re.fullmatch(r"--([\w-]+)(?:=(.*))?", words[0]) if len(words) == 1 else None
+        if match is None:
+            raise UserError(
+                f"the template's line '#SBATCH {line.strip()}' must be written as --NAME=VALUE, one option a line"
+            )
+        found.append((match[1], match[2] or ""))
+    return found
 
 
 def _directive(name: str, value: str) -> str:
@@ -181,11 +211,11 @@ def _command() -> str:
     return found
 
 
-def _sbatch(arguments: Sequence[str], script: str | None, resources: Resources) -> subprocess.CompletedProcess[str]:
+def _sbatch(arguments: Sequence[str], script: str | None, options: Iterable[str]) -> subprocess.CompletedProcess[str]:
     """Runs sbatch. A job within a job is none of the outer one's, and of sbatch's own variables those are left out that
     would win over what was asked for here."""
     names = {"time": "TIMELIMIT", "mem": "MEM_PER_NODE"}
-    ours = {"SBATCH_" + names.get(name, name.upper().replace("-", "_")) for name in resources.options()}
+    ours = {"SBATCH_" + names.get(name, name.upper().replace("-", "_")) for name in options}
     outer = {
         name: value
         for name, value in os.environ.items()

@@ -1,6 +1,8 @@
 """What a benchmark ends with, made at any time: the rows that are there, and the names of those that are not."""
 
 import csv
+import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import pytest
 import yaml
 
 from lightning_gen.__main__ import main
+from lightning_gen.benchmark import report
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = {
@@ -45,7 +48,7 @@ def grid(tmp_path_factory):
     benchmark.out = folder / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_RUN_GROUP", "moons")
-        assert benchmark("--cell", "0") == 0 and benchmark("--cell", "2") == 2
+        assert benchmark("--place", "0") == 0 and benchmark("--place", "2") == 2
     return benchmark
 
 
@@ -78,12 +81,32 @@ def test_a_run_that_is_done_is_left_alone(grid, capsys):
     assert files and {file: file.stat().st_mtime_ns for file in grid.out.glob("cells/v/**/*")} == files
 
 
-def test_a_table_that_was_made_too_early_is_made_again_by_the_last_run(grid, tmp_path, ungrouped):
-    """A job that succeeds another is none that the collecting job waits for. Nothing is missing then, so that is no failure."""
-    two = {name: values for name, values in PLAN["axes"]["target"].items() if name != "wild"}
-    config, out = tmp_path / "two.yaml", tmp_path / "out"
-    config.write_text(yaml.safe_dump({**PLAN, "axes": {"target": two}}, sort_keys=False))
-    shutil.copytree(grid.out / "cells" / "v", out / "cells" / "v")
-    command = ["benchmark", "--config", str(config), "--out", str(out)]
-    assert main([*command, "--collect"]) == 0 and rows(out) == ["v", "floor", "ceiling"]
-    assert main([*command, "--cell", "noise"]) == 0 and set(rows(out)) == {"v", "noise", "floor", "ceiling"}
+def test_what_was_submitted_and_is_nowhere_any_more_has_failed(grid, tmp_path, monkeypatch, capsys):
+    """It was killed, or was not let begin, and could not say so; what waits, or is held, has not failed."""
+    out, log = tmp_path / "out", tmp_path / "out" / "slurm" / "moons-1.log"
+    shutil.copytree(grid.out / "cells", out / "cells")
+    for folder in (tmp_path / "bin", out / "slurm"):
+        folder.mkdir()
+    (out / "slurm" / "jobs").write_text("7\n8\n")
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\ncat {tmp_path / 'queue'}\n")
+    (tmp_path / "bin" / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(report, "write_report", lambda request: report.Report(None))
+
+    def named(queue):
+        (tmp_path / "queue").write_text(queue)
+        assert grid("--out", str(out), "--collect") == 2
+        return capsys.readouterr().out.splitlines()
+
+    assert named("8 N/A\n7 1\n9 2\n")[1:] == ["1 of 3 runs are not done: noise"]
+    assert named("7 1\n7 2\n") == ["2 of 3 runs are not done: noise, wild"]  # it tries again
+    assert named("9 1\n")[0] == f"noise FAILED: it has ended without a word; see {log}"
+    said = "slurmstepd: error: *** JOB 7 CANCELLED DUE TO TIME LIMIT ***"
+    log.write_text(
+        f"before\n{said}\nsrun: error: n1: task 0: Exited with exit code 2\n[t] job 7_1: srun ended with 2\n\n"
+    )
+    assert named("")[0] == f"noise FAILED: {said}; see {log}" and len(named("")) == 2
+    (out / "cells" / "noise").mkdir()
+    with open(out / "cells" / "noise" / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert named("")[1:] == ["1 of 3 runs are not done: noise"]

@@ -18,7 +18,8 @@ PLAN = {
 @pytest.fixture
 def config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("experiment.yaml").write_text("trainer: {max_steps: 3}\n")
+    Path("experiment.yaml").write_text("{trainer: {max_steps: 3}, data: data.yaml}\n")
+    Path("data.yaml").write_text("batch_size: 8\n")
     Path("plan.yaml").write_text(yaml.safe_dump(PLAN, sort_keys=False))
     return "plan.yaml"
 
@@ -49,20 +50,27 @@ def test_what_is_not_asked_for_stays_the_plans(config, tmp_path):
 
 def test_a_run_is_named_by_its_name_or_by_its_place(config):
     asked = Request.of(config, "out", seeds=2)
-    assert [asked.run(str(place)) for place in range(4)] == list(asked.jobs) == [asked.run(name) for name in asked.jobs]
+    assert [asked.at(place) for place in range(4)] == list(asked.jobs) == [asked.run(name) for name in asked.jobs]
 
 
-@pytest.mark.parametrize(
-    ("cell", "said"),
-    [
-        ("2", "--cell 2 is out of range: .*plan.yaml has 2 runs, from 0"),
-        ("-1", "no run of that name"),
-        ("hih", "no run of that name, did you mean high"),
-    ],
-)
-def test_a_run_that_is_not_there_is_named(config, cell, said):
-    with pytest.raises(UserError, match=said):
-        Request.of(config, "out").run(cell)
+def test_places_are_places_where_names_are_numbers(config):
+    widths = {width: {"model.init_args.width": width} for width in (8, 16, 1, 0)}
+    Path(config).write_text(yaml.safe_dump({**PLAN, "axes": {"width": widths}}, sort_keys=False))
+    asked = Request.of(config, "out")
+    assert [asked.at(place) for place in range(4)] == ["8", "16", "1", "0"] and asked.run("1") == "1"
+    with pytest.raises(UserError, match="--cell 3: .* has no run of that name"):
+        asked.run("3")
+
+
+@pytest.mark.parametrize("place", [2, -1])
+def test_a_place_that_is_not_there_is_named(config, place):
+    with pytest.raises(UserError, match=f"--place {place} is out of range: .*plan.yaml has 2 runs, from 0"):
+        Request.of(config, "out").at(place)
+
+
+def test_a_run_that_is_not_there_is_named(config):
+    with pytest.raises(UserError, match="no run of that name, did you mean high"):
+        Request.of(config, "out").run("hih")
 
 
 def test_a_run_of_another_config_is_refused_whatever_names_it(config):
@@ -70,20 +78,49 @@ def test_a_run_of_another_config_is_refused_whatever_names_it(config):
     run = asked.jobs["high"].run
     run.mkdir(parents=True)
     (run / "training.job").write_text(asked.jobs["low"].training())
-    for refused in (lambda: asked.run("1"), lambda: asked.run("high"), asked.refuse_others, asked.begin):
+    for refused in (lambda: asked.at(1), lambda: asked.run("high"), asked.refuse_others, asked.begin):
         with pytest.raises(UserError, match=f"{run} was begun under another config than .* now says for high"):
             refused()
-    assert asked.run("0") == "low" and not (asked.folder / "benchmark.yaml").exists()
+    assert asked.at(0) == "low" and not (asked.folder / "benchmark.yaml").exists()
 
 
-def test_places_are_not_counted_in_a_plan_that_was_changed_since(config):
-    """Array elements that still wait would train other runs than they were submitted for."""
-    Request.of(config, "out").begin()
+def test_runs_that_wait_are_not_trained_under_what_was_changed_since(config):
+    """Array elements would train other runs, or other models, than they were submitted for."""
+    asked = Request.of(config, "out")
+    asked.begin()
     values = {"new": {"trainer.max_steps": 5}, **PLAN["axes"]["lr"]}
-    Path(config).write_text(yaml.safe_dump({**PLAN, "axes": {"lr": values}}, sort_keys=False))
+    edits = {
+        config: yaml.safe_dump({**PLAN, "axes": {"lr": values}}, sort_keys=False),
+        "experiment.yaml": "{trainer: {max_steps: 4}, data: data.yaml}\n",
+        "data.yaml": "batch_size: 9\n",
+    }
+    for file, text in edits.items():
+        before = Path(file).read_text()
+        Path(file).write_text(text)
+        changed = Request.of(config, "out")
+        for refused in (lambda: changed.at(0), lambda: changed.run("low")):  # noqa: B023
+            with pytest.raises(
+                UserError, match=rf"/{file} is not what it was when .*/out was begun: restore it, or give"
+            ):
+                refused()
+        Path(file).write_text(before)
+        assert Request.of(config, "out", seeds=2).at(1) == "high"
+    Path(config).write_text(edits[config])
     changed = Request.of(config, "out")
-    with pytest.raises(UserError, match="--cell 0 may mean another run: name the run, or submit"):
-        changed.run("0")
-    assert changed.run("new") == "new"
     changed.begin()
-    assert changed.run("0") == "new"
+    assert changed.at(0) == "new"
+
+
+@pytest.mark.parametrize(
+    ("name", "job"), [("nfe study", "nfe-study"), ("a/b (2)", "a-b-2"), (7, "7"), ("d.1_x+y", "d.1_x+y")]
+)
+def test_a_plans_name_becomes_that_of_a_job(config, name, job):
+    Path(config).write_text(yaml.safe_dump({**PLAN, "name": name}))
+    assert Request.of(config, "out").job_name() == job
+
+
+@pytest.mark.parametrize("name", ["bash", "interactive", "(é)"])
+def test_a_plans_name_that_can_be_no_jobs_is_named(config, name):
+    Path(config).write_text(yaml.safe_dump({**PLAN, "name": name}))
+    with pytest.raises(UserError, match="another `name`"):
+        Request.of(config, "out").job_name()

@@ -107,7 +107,7 @@ def test_a_cut_cell_is_resumed_and_ends_the_same(made):
 def test_a_run_by_itself_is_what_it_is_among_the_others(made, tmp_path, ungrouped):
     """In this process, as an element of a job array has it, and in a worker."""
     config, out = made
-    alone = ["benchmark", "--config", str(config), "--out", str(tmp_path), "--cell", "1"]
+    alone = ["benchmark", "--config", str(config), "--out", str(tmp_path), "--place", "1"]
     assert main(alone) == 0
     for file in ("metrics.csv", "evaluation/benchmark.json"):
         texts = [(folder / "cells" / "linear-v" / file).read_text() for folder in (out, tmp_path)]
@@ -142,6 +142,18 @@ def test_a_failed_cell_is_named_and_the_others_stand(made, tmp_path, capsys):
     assert f"the others stand in {made[1] / 'table.md'}. See " in error and error.count("\n") == 1
     assert {"cosine", "linear"} <= {row["schedule"] for row in rows(made[1])}
     assert "failed or are not done: bad-v." in (made[1] / "table.md").read_text()
+
+
+def test_a_baseline_that_fails_leaves_the_table_of_the_others(made, tmp_path, capsys):
+    config = write(tmp_path, {**PLAN, "floor": "nothing"})
+    assert main(["benchmark", "--config", str(config), "--out", str(made[1])]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "the baselines failed: " in error and "nothing" in error and f"see {made[1] / 'baselines' / 'log.txt'}" in error
+    )
+    assert f"the runs stand in {made[1] / 'table.md'} without them" in error and error.count("\n") == 1
+    assert {row["schedule"] for row in rows(made[1])} == {"cosine", "linear", "floor", "ceiling", "gaussian"}
+    assert "The baselines failed: baselines/log.txt says why." in (made[1] / "table.md").read_text()
 
 
 def test_what_evaluation_refuses_is_said_where_no_cell_stands(tmp_path, capsys):

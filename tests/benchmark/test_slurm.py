@@ -1,5 +1,6 @@
 """What a benchmark submits to Slurm: by a stand-in for its commands, so that none is needed."""
 
+import fcntl
 import os
 import re
 import subprocess
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lightning_gen import run_lock
 from lightning_gen.__main__ import main
 from lightning_gen.benchmark.request import Request
-from lightning_gen.benchmark.slurm import in_queue, ranges, submissions, submit_grid
+from lightning_gen.benchmark.slurm import ranges, submissions, submit_grid
 from lightning_gen.errors import UserError
 from lightning_gen.launch.resources import Resources
 
@@ -120,11 +122,74 @@ def test_jobs_that_have_not_ended_are_not_submitted_twice(config, slurm, capsys)
     assert asked(config) == 0 and len(calls(slurm)) == 4
 
 
-def test_a_slurm_that_does_not_answer_is_no_sign_that_jobs_have_ended(slurm):
-    (slurm / "squeue").write_text("#!/bin/sh\necho 'slurm_load_jobs error: Unable to contact' >&2; exit 1\n")
-    assert in_queue([]) == []
-    with pytest.raises(UserError, match="whether jobs 5, 6 have ended: .*Unable to contact"):
-        in_queue(["5", "6"])
+def test_a_job_that_succeeds_another_has_not_ended_either_and_nothing_is_trained_beside_it_here(config, slurm, capsys):
+    assert asked(config) == 0
+    with open("out/slurm/jobs", "a") as jobs:
+        jobs.write("140\n")  # as slurm/array.sbatch does
+    (slurm / "queue").write_text("140 3\n")
+    assert asked(config) == 2 and "end them with scancel 140\n" in capsys.readouterr().err
+    assert main(["benchmark", "--config", config, "--out", "out"]) == 2
+    assert "end them with scancel 140\n" in capsys.readouterr().err and not Path("out/cells").exists()
+
+
+def test_two_commands_do_not_submit_at_the_same_moment(config, slurm, monkeypatch, capsys):
+    monkeypatch.setattr(run_lock, "_MOMENT_S", 0.0)
+    Path("out/slurm").mkdir(parents=True)
+    with open("out/slurm/lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert asked(config) == 2 and "another command submits jobs for" in capsys.readouterr().err
+    assert not calls(slurm) and asked(config) == 0
+
+
+def collected(config, job, monkeypatch):
+    """The status of the collecting job `job`."""
+    with monkeypatch.context() as patch:
+        patch.setenv("SLURM_JOB_ID", job)
+        return main(["benchmark", "--config", config, "--out", "out", "--collect"])
+
+
+def test_the_collecting_job_waits_for_what_succeeds_the_runs(config, slurm, monkeypatch, capsys):
+    """Where requeueing is forbidden; each time it is the same job, and known as one of this directory's."""
+    assert asked(config) == 0
+    script = Path("out/slurm/six-table.sbatch")
+    with open("out/slurm/jobs", "a") as jobs:
+        jobs.write("140\n141\n")
+    (slurm / "queue").write_text("102 N/A\n140 3\n141 5\n9 1\n")
+    assert collected(config, "102", monkeypatch) == 0
+    words, header, _ = calls(slurm)[-1]
+    assert words == ["--parsable", "--dependency=afterany:140:141", str(script.resolve())]
+    assert header["job-name"] == "six-table" and not Path("out/table.md").exists()
+    assert "job 103 makes the table" in capsys.readouterr().out
+    assert Path("out/slurm/jobs").read_text().split() == ["101", "102", "140", "141", "103"]
+    (slurm / "queue").write_text("103 N/A\n")
+    assert collected(config, "103", monkeypatch) == 2 and len(calls(slurm)) == 3  # there is nothing to collect
+    (slurm / "queue").write_text("140 3\n")
+    assert collected(config, "7", monkeypatch) == 2 and len(calls(slurm)) == 3  # a person's own job
+    (slurm / "takes").write_text("0")
+    assert collected(config, "103", monkeypatch) == 2 and "the table is made now" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("accelerator", "gpus", "said"), [("cpu", 1, "asks for GPUs"), ("gpu", 0, "asks for none")])
+def test_devices_that_the_experiment_does_not_compute_on_are_refused(config, slurm, accelerator, gpus, said):
+    with pytest.raises(UserError, match=said):
+        submit_grid(changed(config, {"trainer.accelerator": accelerator}), Resources(gpus_per_node=gpus))
+    assert not calls(slurm)
+    submit_grid(changed(config, {"trainer.accelerator": accelerator}), Resources(gpus_per_node=1 - gpus), dry_run=True)
+
+
+def changed(config, overrides):
+    """The plan with these in one of its runs."""
+    plan = yaml.safe_load(Path(config).read_text())
+    plan["axes"]["x"]["d"] |= overrides
+    Path(config).write_text(yaml.safe_dump(plan))
+    return Request.of(config, "out")
+
+
+def test_a_name_that_no_job_can_have_becomes_one(config, slurm):
+    plan = yaml.safe_load(Path(config).read_text())
+    Path(config).write_text(yaml.safe_dump({**plan, "name": "nfe study"}))
+    assert asked(config) == 0
+    assert [header["job-name"] for _, header, _ in calls(slurm)] == ["nfe-study", "nfe-study-table"]
 
 
 def test_an_array_without_its_collecting_job_is_said_and_remembered(config, slurm, capsys):
@@ -180,7 +245,9 @@ def test_ranges():
         (["--dry_run"], "--dry_run needs --launcher slurm"),
         (["--max_parallel", "3"], "--max_parallel needs --launcher slurm"),
         (["--cluster", "x.yaml"], "--cluster needs --launcher slurm"),
-        (["--cell", "0", "--collect"], "--cell trains one run and --collect none"),
+        (["--cell", "a", "--collect"], "--cell trains one run, and --collect means another or none"),
+        (["--cell", "a", "--place", "0"], "--cell trains one run, and --place means another or none"),
+        (["--launcher", "slurm", "--place", "0"], "--place runs here"),
         (["--launcher", "pbs"], "launcher"),
     ],
 )

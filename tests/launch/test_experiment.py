@@ -69,3 +69,8 @@ def test_devices_that_the_config_would_leave_idle(project):
     assert "--trainer.accelerator cpu" in refused("--trainer configs/trainer/gpu.yaml")
     accepted("--trainer configs/trainer/gpu.yaml", Resources())
     accepted("--trainer.accelerator auto", Resources(gpus_per_node=2))
+
+
+def test_an_override_that_cannot_be_read_is_named():
+    with pytest.raises(UserError, match=r"--model.init_args.schedule: '\[1' cannot be read"):
+        settings(CONFIG, ["--model.init_args.schedule=[1"])

@@ -149,3 +149,16 @@ def test_a_job_that_a_job_submits_is_its_own(sbatch, monkeypatch):
     job(resources=Resources(partition="gpu", time="60")).submit()
     seen = {name for name in sbatch.environment if name.startswith(("SLURM", "SBATCH", "LIGHTNING_GEN_RESTARTS"))}
     assert seen == {"SLURM_CONF", "SBATCH_ACCOUNT"}
+
+
+@pytest.mark.parametrize("line", ["-A physics", "--partition gpu", "--exclusive --mem=0"])
+def test_a_line_of_a_sites_own_header_is_read_or_refused_by_its_text(tmp_path, monkeypatch, line):
+    """It is never lost in silence."""
+    (tmp_path / "slurm").mkdir()
+    template = tmp_path / "slurm" / "train.sbatch"
+    template.write_text(f"#SBATCH --nodes=1\n#SBATCH {line}\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"'#SBATCH {line}.*--NAME=VALUE"):
+        job().header()
+    template.write_text('#SBATCH --comment="two words"  # why\n#SBATCH --nodes=1\n')
+    assert job().header()["comment"] == "two words"

@@ -2,6 +2,7 @@
 
 import csv
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def rows(file):
         return list(csv.DictReader(stream))
 
 
+def own(cluster):
+    """The jobs in the queue that are of this test, as "ID NAME"."""
+    lines = cluster.call("squeue", "-h", "--me", "-o", "%F %j").splitlines()
+    return [line for line in lines if line.partition(" ")[2].startswith("moons")]
+
+
 def test_a_run_recovers_one_fails_and_the_table_has_the_others(cluster, tmp_path):
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(PLAN, sort_keys=False))
     (tmp_path / "site.yaml").write_text("{gpus_per_node: 0, cpus_per_task: 1, time: '0:20:00', signal: USR1@300}\n")
@@ -50,7 +57,10 @@ def test_a_run_recovers_one_fails_and_the_table_has_the_others(cluster, tmp_path
     cluster.until(lambda: list(cell.glob("checkpoints/*.ckpt")))
     cluster.call("scancel", "--signal=USR1", f"{array}_0")
     assert cluster.field(table, "Dependency").startswith(f"afterany:{array}")
-    assert cluster.call(*asked, check=False) == ""  # while jobs are in the queue none is submitted
+    twice = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=ROOT, env=cluster.environment)
+    assert twice.returncode == 2 and not twice.stdout, twice.stdout
+    assert f"jobs for {out} have not ended ({array}, {table})" in twice.stderr and twice.stderr.count("\n") == 1
+    assert set(own(cluster)) == {f"{array} moons", f"{table} moons-table"}
 
     state = cluster.ended(table)
     log = (out / "slurm" / "moons-table.log").read_text()
