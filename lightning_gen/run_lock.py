@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from lightning_gen.cluster import slurm
-from lightning_gen.errors import UserError
+from lightning_gen.cluster import slurm, stop
+from lightning_gen.errors import AGAIN, Interrupted, UserError
 
 WAIT_S = 120.0
 """Seconds that a restarted job waits for what may be left of itself on a node that was lost."""
@@ -29,6 +29,7 @@ def take(run: Path) -> None:
 
     Raises:
         UserError: another process holds it; says which.
+        Interrupted: this one was told to stop while it waited.
     """
     place = run.resolve()
     if place in _ours:
@@ -45,6 +46,9 @@ def take(run: Path) -> None:
             raise UserError(
                 f"another process trains in {run}{f' ({by})' if by else ''}: wait for its end, or give another --run"
             )
+        if stop.told() is not None:
+            file.close()
+            raise Interrupted(f"told to stop while another process trained in {run}: the same command again", AGAIN)
         time.sleep(0.1)
     file.truncate(0)
     file.write(_holder() + "\n")

@@ -1,6 +1,7 @@
 """A run directory is one process's at a time, whatever becomes of the process."""
 
 import fcntl
+import signal
 import subprocess
 import sys
 import time
@@ -8,7 +9,8 @@ import time
 import pytest
 
 from lightning_gen import run_lock
-from lightning_gen.errors import UserError
+from lightning_gen.cluster import stop
+from lightning_gen.errors import Interrupted, UserError
 
 HOLD = (
     "import sys; from pathlib import Path; from lightning_gen import run_lock; run_lock.take(Path(sys.argv[1])); "
@@ -44,6 +46,14 @@ def test_a_restarted_job_waits_for_what_is_left_of_itself(other, tmp_path, monke
     monkeypatch.setattr(time, "sleep", lambda seconds: other.stdin.close())
     run_lock.take(tmp_path)
     run_lock.release(tmp_path)
+
+
+def test_one_that_is_told_to_stop_waits_no_longer(other, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    monkeypatch.setattr(stop, "told", lambda: signal.SIGUSR1)
+    with pytest.raises(Interrupted) as left:
+        run_lock.take(tmp_path)
+    assert left.value.status == 75 and run_lock.is_held(tmp_path)
 
 
 def test_one_process_may_take_it_twice_and_gives_it_back_at_the_last(tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 from lightning_gen.callbacks.throughput import paused
 from lightning_gen.divergence import check_weights
@@ -61,6 +61,10 @@ class Checkpoints(Checkpoint):
         self._waits = False  # for the end of this step's validation
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
+            raise UserError(
+                "a checkpoint that is written beside training has no moment at which it is whole: leave out AsyncCheckpointIO"
+            )
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not one that the config has chosen
             trainer.strategy.checkpoint_io = DirectIO()
 
