@@ -11,6 +11,7 @@ from lightning_gen.errors import UserError
 from lightning_gen.evaluation.frechet import FeatureStatistics, Reference, frechet_distance
 from lightning_gen.evaluation.measure import samples
 from lightning_gen.run_directory import find_checkpoint
+from lightning_gen.run_entry import Entry
 
 RAW = {"class_path": "lightning_gen.evaluation.extractors.RawFeatures"}
 
@@ -28,7 +29,7 @@ def rows(run):
 
 @pytest.fixture
 def begun(tmp_path):
-    return lambda: RunBegins(tmp_path, "id", 0, {})
+    return lambda: RunBegins(tmp_path, Entry("id"), {})
 
 
 @pytest.mark.parametrize("steps, expected", [(5, [2, 4, 5]), (4, [2, 4])])

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
+import os
 import shutil
 from importlib import resources
-from pathlib import Path
 
 import pytest
 import torch
@@ -38,12 +38,11 @@ def test_a_failed_write_leaves_the_old_weights(tmp_path, monkeypatch):
     shutil.copy(str(resources.files("lightning_gen.evaluation") / "weights" / "digits.safetensors"), tmp_path)
     before = (tmp_path / "digits.safetensors").read_bytes()
 
-    def interrupted(path, content):
-        with path.open("wb") as file:
-            file.write(content[:100])
+    def interrupted(descriptor):
+        os.ftruncate(descriptor, 100)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    monkeypatch.setattr(os, "fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         extractor("datamodules.Digits", "digits", tmp_path, **QUICK)
     assert (tmp_path / "digits.safetensors").read_bytes() == before

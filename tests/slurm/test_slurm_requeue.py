@@ -12,14 +12,14 @@ from lightning_gen.attempts import read_attempts
 from lightning_gen.metrics_file import last_step
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 900
+STEPS = 600
 FIT = [
     *("slurm/train.sbatch", "configs/experiment/toy_diffusion.yaml", "--trainer.accelerator=cpu"),
-    *(f"--trainer.max_steps={STEPS}", "--trainer.val_check_interval=300", "--trainer.log_every_n_steps=10"),
+    *(f"--trainer.max_steps={STEPS}", "--trainer.val_check_interval=200", "--trainer.log_every_n_steps=10"),
     *("--data.init_args.num_train=1000", "--data.init_args.num_val=100", "--data.init_args.eval_batch_size=20"),
     *("--data.init_args.batch_size=64", "--data.init_args.micro_batch_size=16", "--checkpoints.every_n_steps=100"),
     "--model.init_args.network.init_args={width: 16, depth: 1, dropout: 0.2}",
-    "--samples={every_n_steps: 450, num: 4}",
+    "--samples={every_n_steps: 300, num: 4}",
 ]
 ON = {
     "two nodes": ["--nodes=2", "--ntasks-per-node=1"],
@@ -84,11 +84,11 @@ def test_slurm_two_nodes_by_signal_requeue_and_a_node_down(whole_cluster, of_two
     cluster, run = whole_cluster, tmp_path / "run"
     log(run)
     job = submitted(cluster, "two nodes", run)
-    at(cluster, job, run, 100, 0)
+    at(cluster, job, run, 80, 0)
     cluster.call("scancel", "--signal=USR1", job)
-    at(cluster, job, run, 280, 1)
+    at(cluster, job, run, 200, 1)
     cluster.call("scontrol", "requeue", job)
-    at(cluster, job, run, 480, 2)
+    at(cluster, job, run, 330, 2)
     cluster.call("scontrol", "update", "NodeName=node2", "State=DOWN", "Reason=test")
     cluster.until(lambda: cluster.field(job, "JobState") in ("PENDING", "REQUEUED"))
     cluster.call("scontrol", "update", "NodeName=node2", "State=RESUME", check=False)  # it may have come back by itself
