@@ -119,6 +119,7 @@ class Preemption(Callback):
     def _stop_if(self, agreed: int, trainer: Trainer) -> None:
         if not agreed:
             return
+        self._agreement.last()  # all have begun it; a process does not end well beneath one
         if trainer.global_step:
             self._checkpoints(trainer).save(trainer)
         if agreed != _TERMINATED:  # by which a sweep's agent, too, ends a run that it gives up
