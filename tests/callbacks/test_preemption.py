@@ -236,7 +236,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_one_of_two_ranks_is_told_and_both_stop(tmp_path, same_end):
-    """In the same batch of a validation, one after the one in which the other rank heard of it."""
+    """In a validation's last batch one hears of it; both stop at the end of the next step."""
     rank, place = 1, "in validation"
     owner, name, count, step = PLACES[place]
     script = tmp_path / "rank.py"
@@ -245,7 +245,7 @@ def test_one_of_two_ranks_is_told_and_both_stop(tmp_path, same_end):
     assert statuses == [75, 0], said
     assert "stopped by SIGUSR1" in said[0] and "stopped" not in said[1]
     saved = [int(file.stem.removeprefix("step_")) for file in checkpoint_files(tmp_path / "run")]
-    assert saved == [step]
+    assert saved == [step + 1]  # it hears of it in its last batch, the other in the step that follows
     assert of_two_ranks(script, tmp_path / "run")[0] == [0, 0]
     assert of_two_ranks(script, tmp_path / "whole")[0] == [0, 0]
     same_end(tmp_path / "run", tmp_path / "whole")
