@@ -41,9 +41,8 @@ class Preemption(Callback):
         self._validates = False  # the validation of the step that was saved is still to be made
         self._rounds = 0  # batches of a validation that every rank has, still to come
         self._seen = -1
-        self._save_s = self._round_s = (
-            0.0  # the longest that a checkpoint took, also in starts before; between two rounds
-        )
+        self._save_s = 0.0  # the longest that a checkpoint took, also in starts before
+        self._round_s = 0.0  # the longest between two rounds
         self._last_round = math.inf
         self._time = slurm.TimeLeft(None)
 
@@ -54,22 +53,19 @@ class Preemption(Callback):
         signalled = stop.told()
         if signalled is not None:
             return _TERMINATED if signalled == signal.SIGTERM else _ANNOUNCED
-        return _TIME if trainer.is_global_zero and self._time.seconds() < self._lead(trainer) else 0
+        return _TIME if trainer.is_global_zero and self._time.seconds() < self._lead() else 0
 
-    def _lead(self, trainer: Trainer) -> float:
+    def _lead(self) -> float:
         """Seconds before the limit: until all have agreed another round goes by, and what the step brings with it."""
-        self._save_s = max(self._save_s, self._checkpoints(trainer).seconds)
+        self._save_s = max(self._save_s, self._checkpoints.seconds)
         lead = self.lead_s + 2 * (self._save_s + self._round_s)
         return min(lead, self._time.at_first() / 2)  # a job that is short trains for half of its time
-
-    @staticmethod
-    def _checkpoints(trainer: Trainer) -> Checkpoints:
-        return next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))
 
     # ---- where it stops -------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = trainer.global_step
+        self._checkpoints = next(callback for callback in trainer.callbacks if isinstance(callback, Checkpoints))
         self._time = slurm.TimeLeft(slurm.job_id() if trainer.is_global_zero else None)
         self._agreement = Agreement()
         self._same_step(trainer)
@@ -121,7 +117,7 @@ class Preemption(Callback):
             return
         self._agreement.last()  # all have begun it; a process does not end well beneath one
         if trainer.global_step:
-            self._checkpoints(trainer).save(trainer)
+            self._checkpoints.save(trainer)
         if agreed != _TERMINATED:  # by which a sweep's agent, too, ends a run that it gives up
             mark_preempting(trainer.loggers)
         why = {_TIME: "the time limit", _ANNOUNCED: stop.announcing().name, _TERMINATED: "SIGTERM"}[agreed]
