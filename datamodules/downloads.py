@@ -10,13 +10,13 @@ import tarfile
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from datamodules.images import ImageData, Images
 from lightning_gen.errors import UserError
+from lightning_gen.run_lock import alone
 
 TIMEOUT = 20.0
 """Seconds without an answer after which a download is given up."""
@@ -62,7 +62,7 @@ class DownloadedImages(ImageData):
         if not self.download:
             raise UserError(f"there is no {name} in {home.absolute()}: {mend}, or leave download on.")
         try:
-            with _alone(lock):
+            with alone(lock):
                 if not self._complete():  # else another process downloaded it meanwhile
                     print(f"downloading {name} to {home.absolute()}")
                     with _quiet_and_impatient():
@@ -99,18 +99,6 @@ class DownloadedImages(ImageData):
 def _line(error: Exception) -> str:
     """What an error says, in a line; its kind, where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One process at a time, also of the machines that share the folder; any number where locks cannot be had."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(ImportError, OSError):  # no POSIX, a folder or a file system that does not allow it
-            import fcntl
-
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(lock.open("a")), fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from datamodules.loaders import ContentHash
 from datamodules.streaming_pack import CODECS, MANIFEST, Codec, Manifest, PackedSplit, Shard, require_litdata
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.progress import Progress
+from lightning_gen.run_directory import sync
 
 LARGEST = 2048
 """Megabytes of a shard; its offsets have 32 bits."""
@@ -217,22 +218,13 @@ def _replacing(folder: Path) -> Iterator[Path]:
             yield partial
             with _writing(partial):
                 for file in sorted(partial.rglob("*")):  # the name must not outlive the content when the power goes
-                    _sync(file)
+                    sync(file)
                 partial.rename(folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     finally:
         os.close(lock)
-
-
-def _sync(file: Path) -> None:
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # of folders, where the file system has no such thing
-            os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.images import data_folder
@@ -16,6 +14,7 @@ from datamodules.streaming_pack import MANIFEST, Manifest, Shard, require_litdat
 from datamodules.streaming_workers import beside
 from lightning_gen.array_cache import cache_folder
 from lightning_gen.errors import UserError
+from lightning_gen.run_lock import alone
 
 PATIENCE = 600.0
 """Seconds in which another process of this machine, which is fetching a shard, must have it."""
@@ -93,7 +92,7 @@ class Remote(Place):
         self._fetch(name, file)
         if _size(file) == shard.bytes:
             return
-        with _alone(file.parent):
+        with alone(self.folder / f".{split}.lock"):
             if _size(file) != shard.bytes:  # still: no other process has mended it
                 file.unlink(missing_ok=True)
                 self._fetch(name, file)
@@ -137,18 +136,6 @@ def _size(file: Path) -> int | None:
         return file.stat().st_size
     except FileNotFoundError:
         return None
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process of this machine at a time, where the file system has locks."""
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def find(path: str, root: str | None = None) -> Place:

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_gen.metrics_file import read_rows
-from lightning_gen.run_directory import write_atomically
+from lightning_gen.run_directory import sync, write_atomically
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:
@@ -83,8 +83,7 @@ class MetricsCSV(Logger):
     def save(self) -> None:
         """Waits until the disk has the rows: before a checkpoint says that their steps are done."""
         if self.path.exists() and rank_zero_only.rank == 0:
-            with open(self.path, "rb") as file:
-                os.fsync(file.fileno())
+            sync(self.path)
 
     def _text(self, rows: list[dict[str, str]]) -> str:
         text = io.StringIO()

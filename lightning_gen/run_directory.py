@@ -149,6 +149,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Waits until the disk has a file, or the names in a folder, where the system can say so of folders."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError:
+        if not path.is_dir():
+            raise
+
+
 def write_csv(path: Path, header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> None:
     """Writes a whole CSV file or nothing."""
     text = io.StringIO()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -81,6 +81,20 @@ def holding(run: Path) -> Iterator[None]:
         yield
     finally:
         release(run)
+
+
+@contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """One process at a time, also of the machines that share the folder, which is waited for; any number where locks cannot
+    be had.
+    """
+    with ExitStack() as stack:
+        with suppress(ImportError, OSError):  # no POSIX, a folder or a file system that does not allow it
+            import fcntl
+
+            file.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(file.open("a")), fcntl.LOCK_EX)
+        yield
 
 
 def is_held(run: Path) -> bool:

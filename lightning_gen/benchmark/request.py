@@ -15,6 +15,7 @@ from typing import Any, Self
 from lightning_gen.benchmark.cell import Job
 from lightning_gen.benchmark.grid import Plan
 from lightning_gen.benchmark.measurement import text_of
+from lightning_gen.cluster.slurm import INTERACTIVE
 from lightning_gen.errors import UserError
 from lightning_gen.refusals import nearest
 from lightning_gen.run_directory import write_atomically
@@ -98,7 +99,7 @@ class Request:
             UserError: a job of that name would be taken for an interactive one, or nothing of it is left.
         """
         name = re.sub(r"[^\w.+-]+", "-", str(self.plan.name), flags=re.ASCII).strip("-")
-        if not name or name in ("bash", "interactive"):
+        if not name or name in INTERACTIVE:
             raise UserError(f"the plan's name {self.plan.name!r} cannot be that of a job: give it another `name`")
         return name
 

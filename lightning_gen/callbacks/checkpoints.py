@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightning_gen.callbacks.throughput import paused
 from lightning_gen.divergence import check_weights
 from lightning_gen.errors import UserError
-from lightning_gen.run_directory import checkpoint_files
+from lightning_gen.run_directory import checkpoint_files, sync
 
 
 class DirectIO(TorchCheckpointIO):
@@ -116,7 +115,7 @@ class Checkpoints(Checkpoint):
                 trainer.save_checkpoint(partial, weights_only=False)  # every rank takes part, rank zero writes
                 if trainer.is_global_zero:
                     os.replace(partial, final)
-                    _sync_folder(folder)
+                    sync(folder)
                     self._retain(folder)
             finally:  # on a full disk what was written of it would take the rest
                 if trainer.is_global_zero:
@@ -126,16 +125,6 @@ class Checkpoints(Checkpoint):
     def _retain(self, folder: Path) -> None:
         for old in checkpoint_files(folder.parent)[self.keep :]:
             old.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Waits until the disk knows the names in a folder, where a folder can be opened."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def validation_due(trainer: Trainer) -> bool:

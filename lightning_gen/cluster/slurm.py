@@ -15,6 +15,9 @@ from lightning_gen.errors import UserError
 ASK_EVERY_S = 300.0
 """Seconds between questions about the time left, which an administrator may change."""
 
+INTERACTIVE = ("bash", "interactive")
+"""Names of jobs that Lightning takes for interactive ones, in which every task would train alone."""
+
 RESTARTS = "LIGHTNING_GEN_RESTARTS"
 """Environment variable with the restarts of the jobs that this one succeeds, where requeueing is forbidden."""
 
@@ -44,7 +47,7 @@ def check_started() -> None:
         UserError: the job has several tasks, and this is its script and none of them.
     """
     tasks = os.environ.get("SLURM_NTASKS", "1")
-    inside = "SLURM_STEP_ID" in os.environ or os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    inside = "SLURM_STEP_ID" in os.environ or os.environ.get("SLURM_JOB_NAME") in INTERACTIVE
     if tasks.isdigit() and int(tasks) > 1 and not inside:
         raise UserError(f"this job has {tasks} tasks, of which only this one would start: begin the command with srun")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lightning_gen.cluster.slurm import RESTARTS
+from lightning_gen.cluster.slurm import INTERACTIVE, RESTARTS
 from lightning_gen.errors import UserError
 from lightning_gen.launch.resources import Resources, lead, seconds
 from lightning_gen.run_directory import write_atomically
@@ -51,7 +51,7 @@ class Submission:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.job_name in ("bash", "interactive"):
+        if self.job_name in INTERACTIVE:
             raise UserError(
                 f"a job named {self.job_name!r} is taken for an interactive one, in which every task trains alone: "
                 "give another --job_name"
