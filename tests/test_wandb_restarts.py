@@ -62,6 +62,7 @@ EXPECTED |= Counter((step, name) for step in (4, 8, 12) for name in ("val/loss",
 def test_a_run_tells_what_its_killed_start_did_not(tmp_path, written, checkpoint):
     """Of the first start the client wrote a part; it is gone on from a checkpoint before or after that."""
     train(tmp_path, 0, 10).finish()
+    wandb.teardown()  # the service may write on for a while
     (segment,) = segments(tmp_path)
     content = segment.log.read_bytes()
     segment.log.write_bytes(content[: 7 + int(written * (len(content) - 7))])

@@ -27,10 +27,12 @@ ON = {
     "one rank": ["--nodes=1", "--ntasks-per-node=1"],
 }
 
+CPUS = ["--gpus-per-node=0", "--cpus-per-gpu=1"]  # Slurm 22.05 asks for the template's 8 CPUs a GPU without any GPU too
+
 
 def submitted(cluster, where: str, run: Path, *more: str) -> str:
     """The id of a training that was submitted by hand, into `run`."""
-    options = [*ON[where], "--gpus-per-node=0", "--time=15", f"--output={run}.out", *more]
+    options = [*ON[where], *CPUS, "--time=15", f"--output={run}.out", *more]
     endless = ["--trainer.max_steps=1000000"] if "--time=1" in more else []
     return cluster.submit(*options, *FIT, *endless, RUN_DIR=str(run))
 
@@ -144,7 +146,7 @@ def test_slurm_an_error_of_one_rank_ends_the_job_with_its_message(cluster, tmp_p
     log(run)
     (tmp_path / "failing.py").write_text(FAILING)
     (tmp_path / "failing.yaml").write_text("model: failing.Failing\ndata: datamodules.TwoMoons\n")
-    options = [*ON["two ranks"], "--gpus-per-node=0", "--time=15", f"--output={run}.out"]
+    options = [*ON["two ranks"], *CPUS, "--time=15", f"--output={run}.out"]
     train = ["slurm/train.sbatch", str(tmp_path / "failing.yaml"), "--trainer.accelerator=cpu"]
     job = cluster.submit(*options, *train, RUN_DIR=str(run), PYTHONPATH=str(tmp_path))
     assert cluster.ended(job, 120) == "FAILED"
