@@ -8,11 +8,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_gen.diffusion.exact_buffers import ExactBuffers
-from lightning_gen.diffusion.over_ranks import sum_over_ranks
 from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.errors import UserError
+from lightning_gen.exact_buffers import ExactBuffers
+from lightning_gen.over_ranks import sum_over_ranks
 from lightning_gen.random_source import RandomSource
 
 

@@ -8,12 +8,12 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_gen.diffusion.exact_buffers import ExactBuffers
-from lightning_gen.diffusion.over_ranks import sum_over_ranks
 from lightning_gen.diffusion.parameterizations import Prediction, posterior_mean
 from lightning_gen.diffusion.paths import NoiseLevel, broadcast
 from lightning_gen.diffusion.reverse_variances import LearnedRange, smallest
 from lightning_gen.errors import UserError
+from lightning_gen.exact_buffers import ExactBuffers
+from lightning_gen.over_ranks import sum_over_ranks
 
 
 class VarianceModel(ExactBuffers, ABC):

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from lightning_gen.diffusion.exact_buffers import ExactBuffers
 from lightning_gen.diffusion.schedules.base import NoiseSchedule
 from lightning_gen.diffusion.schedules.inversion import inverse
 from lightning_gen.errors import UserError
+from lightning_gen.exact_buffers import ExactBuffers
 
 
 class DiscreteBeta(ExactBuffers, NoiseSchedule):
