@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datamodules.base import DataModule
     from datamodules.cifar10 import CIFAR10
-    from datamodules.digits import Digits
+    from datamodules.digits import BinaryDigits, Digits
     from datamodules.image_folder import ImageFolder
     from datamodules.images import ImageData
     from datamodules.loaders import Batch, Examples, Split
@@ -22,6 +22,7 @@ _HOME = {
     "Examples": "loaders",
     "Split": "loaders",
     "CIFAR10": "cifar10",
+    "BinaryDigits": "digits",
     "Digits": "digits",
     "ImageFolder": "image_folder",
     "ImageData": "images",
@@ -37,6 +38,7 @@ __all__ = [
     "CIFAR10",
     "MNIST",
     "Batch",
+    "BinaryDigits",
     "Checkerboard",
     "DataModule",
     "Digits",

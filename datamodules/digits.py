@@ -49,3 +49,12 @@ class Digits(DataModule):
         parts = dict(zip(SIZES, stratified(y, list(SIZES.values()), derive_seed("digits", self.split_seed))))
         parts["train"] = torch.cat([parts["extractor"], parts["real"]]).sort().values
         return {name: Examples(x[index], y[index]) for name, index in parts.items()}
+
+
+class BinaryDigits(Digits):
+    """The same images in two levels, uint8 {0, 1}: 1 where the grey is at least half of the full one."""
+
+    levels = 2
+
+    def load(self) -> dict[str, Examples]:
+        return {name: Examples((split.x >= 8).to(torch.uint8), split.y) for name, split in super().load().items()}

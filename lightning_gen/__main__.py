@@ -17,6 +17,11 @@ _VERBS = {
     "predict": ("lightning_gen.cli", "predict", "per-example log-likelihoods of the test split, as CSV"),
     "evaluate": ("lightning_gen.evaluation.evaluate", "evaluate", "FD and bits/dim of a run or checkpoint, as JSON"),
     "sample": ("lightning_gen.evaluation.sample", "sample", "a sheet of samples of a run or checkpoint"),
+    "attractors": (
+        "lightning_gen.evaluation.attractors",
+        "attractors",
+        "where a denoising autoencoder leads images that it is shown again and again",
+    ),
     "compare": (
         "lightning_gen.comparison.compare",
         "compare",

@@ -21,8 +21,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-import lightning_gen.diffusion.module
-import lightning_gen.networks
+import lightning_gen.families
 import lightning_gen.optim  # noqa: F401
 from lightning_gen import wandb_run
 from lightning_gen.callbacks import (

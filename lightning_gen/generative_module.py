@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_gen.divergence import LossWatch
+from lightning_gen.domains import Levels, Vectors
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.loggers import is_logged
@@ -139,6 +140,12 @@ class GenerativeModule(LightningModule, ABC):
     def networks(self) -> Iterator[nn.Module]:
         """The networks that `compile` compiles."""
         return iter(())
+
+    def check_data(self, x: Tensor) -> None:
+        """Raises UserError for data of another shape or domain. Reads from the device: not for training steps."""
+        if tuple(x.shape[1:]) != self.shape:
+            raise UserError(f"the data have shape {('B', *self.shape)}, not {tuple(x.shape)}".replace("'", ""))
+        (Vectors() if self.levels is None else Levels(self.levels)).check(x)
 
     # ---- randomness -----------------------------------------------------------------------------------------------
 
@@ -307,24 +314,21 @@ class GenerativeModule(LightningModule, ABC):
     def _evaluation_step(self, batch: Any, stage: str) -> None:
         own = IndexedSource(self.eval_seed, batch.index, batch.x.device)
         # The loss's times are stratified over the whole split, as if it were one batch, whatever the batch size.
-        split = self.trainer.datamodule.split(stage)
-        shared = GeneratorSource(self.eval_seed, batch.x.device)
-        with self.drawing(LossDraws(batch.index, len(split), shared, own.fork("loss"))):
+        total, shared = len(self.trainer.datamodule.split(stage)), GeneratorSource(self.eval_seed, batch.x.device)
+        with self.drawing(LossDraws(batch.index, total, shared, own.fork("loss"))):
             parts = self.training_loss(batch.x, batch.y)
-        for name, value in parts.items():
-            self._means.add(name, value.expand(len(batch.x)))
-        if not self.eval_draws:
-            return
-        try:
-            how = {"estimator": self.eval_estimator, "draws": self.eval_draws, "rng": own.fork("likelihood")}
-            likelihood = self.log_likelihood(batch.x, batch.y, **how)
-        except NoLikelihood:
-            return
-        self.likelihood_kind, self.likelihood_terms = likelihood.kind, tuple(likelihood.terms)
-        for name, value in {"log_prob_nats": likelihood.log_prob, **likelihood.terms}.items():
+        measured = {name: value.expand(len(batch.x)) for name, value in parts.items()}
+        if self.eval_draws:
+            with suppress(NoLikelihood):
+                how = {"estimator": self.eval_estimator, "draws": self.eval_draws, "rng": own.fork("likelihood")}
+                likelihood = self.log_likelihood(batch.x, batch.y, **how)
+                self.likelihood_kind, self.likelihood_terms = likelihood.kind, tuple(likelihood.terms)
+                # a term that has the name of a part of the loss stands in its place
+                measured |= {"log_prob_nats": likelihood.log_prob, **likelihood.terms}
+                if self.levels is not None:
+                    measured["bits_per_dim"] = likelihood.bits_per_dim()
+        for name, value in measured.items():
             self._means.add(name, value)
-        if self.levels is not None:
-            self._means.add("bits_per_dim", likelihood.bits_per_dim())
 
     def _report(self, stage: str) -> None:
         """Means over the examples of all ranks, to the loggers at this step and to `measured`."""

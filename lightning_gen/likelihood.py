@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.errors import UserError
-from lightning_gen.random_source import RandomSource
+from lightning_gen.random_source import RandomSource, StackedSource
 
 _KINDS = re.compile(r"exact|elbo|iwae-\d+|dequantized|ode|density|density-elbo|density-iwae-\d+|density-ode")
 
@@ -213,29 +213,4 @@ class ImportanceWeighted:
         keys = range(start, start + self.samples)
         for i in range(0, self.samples, self.at_once):
             part = [rng.fork("draw", k) for k in keys[i : i + self.at_once]]
-            yield from log_weights(len(part), _Stacked(part))
-
-
-class _Stacked(RandomSource):
-    """Several sources as one: the rows of the first, then those of the second."""
-
-    def __init__(self, sources: Sequence[RandomSource]) -> None:
-        self.sources = sources
-
-    def _draw(self, shape: Sequence[int], draw: Callable[[RandomSource, tuple[int, ...]], Tensor]) -> Tensor:
-        rows, rest = divmod(shape[0], len(self.sources))
-        if rest:
-            raise ValueError(f"{len(self.sources)} samples have as many rows each, a draw of {shape[0]} has not")
-        return torch.cat([draw(source, (rows, *shape[1:])) for source in self.sources])
-
-    def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._draw(shape, lambda source, part: source.normal(part, dtype))
-
-    def uniform(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-        return self._draw(shape, lambda source, part: source.uniform(part, dtype))
-
-    def integers(self, high: int, shape: Sequence[int]) -> Tensor:
-        return self._draw(shape, lambda source, part: source.integers(high, part))
-
-    def fork(self, *keys: int | str) -> RandomSource:
-        return _Stacked([source.fork(*keys) for source in self.sources])
+            yield from log_weights(len(part), StackedSource(part))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,6 +54,10 @@ class RandomSource(ABC):
     def fork(self, *keys: int | str) -> RandomSource:
         """An independent source for a named purpose; forking draws nothing from this one."""
 
+    def samples(self, num: int) -> RandomSource:
+        """A source of `num` rows for each of this one's, all of the first sample first; sample k is the fork ("sample", k)."""
+        return StackedSource([self.fork("sample", k) for k in range(num)])
+
 
 class GeneratorSource(RandomSource):
     """One generator for the whole batch. With `seed=None` it draws from torch's global state (training only)."""
@@ -80,6 +84,10 @@ class GeneratorSource(RandomSource):
         if self._seed is None:
             return self
         return GeneratorSource(derive_seed(self._seed, *keys), self.device)
+
+    def samples(self, num: int) -> GeneratorSource:
+        """Itself: it has rows for any batch, and one call draws them all."""
+        return self
 
 
 class IndexedSource(RandomSource):
@@ -121,6 +129,31 @@ class IndexedSource(RandomSource):
 
     def fork(self, *keys: int | str) -> IndexedSource:
         return IndexedSource(derive_seed(self._seed, *keys), self.indices, self.device)
+
+
+class StackedSource(RandomSource):
+    """Several sources as one: the rows of the first, then those of the second."""
+
+    def __init__(self, sources: Sequence[RandomSource]) -> None:
+        self.sources = sources
+
+    def _draw(self, shape: Sequence[int], draw: Callable[[RandomSource, tuple[int, ...]], Tensor]) -> Tensor:
+        rows, rest = divmod(shape[0], len(self.sources))
+        if rest:
+            raise ValueError(f"{len(self.sources)} samples have as many rows each, a draw of {shape[0]} has not")
+        return torch.cat([draw(source, (rows, *shape[1:])) for source in self.sources])
+
+    def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._draw(shape, lambda source, part: source.normal(part, dtype))
+
+    def uniform(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+        return self._draw(shape, lambda source, part: source.uniform(part, dtype))
+
+    def integers(self, high: int, shape: Sequence[int]) -> Tensor:
+        return self._draw(shape, lambda source, part: source.integers(high, part))
+
+    def fork(self, *keys: int | str) -> StackedSource:
+        return StackedSource([source.fork(*keys) for source in self.sources])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_gen.errors import UserError
-from lightning_gen.optim import Warmup, WarmupCosine
+from lightning_gen.optim import GrowingStages, Warmup, WarmupCosine
 
 
 def rates(schedule, steps: int) -> torch.Tensor:
@@ -48,3 +48,12 @@ def test_the_cosine_falls_from_the_full_rate_to_the_final_one(warmup, final):
 def test_lengths_without_meaning_are_refused(kind, arguments):
     with pytest.raises(UserError, match="warmup_steps"):
         rates(lambda o: kind(o, *arguments), 0)
+
+
+def test_stages_of_burda():
+    """3^i epochs at the rates of the paper, 3,280 epochs in all (Burda et al. 2016, sec. 5.1): here an epoch is one step."""
+    used = rates(lambda o: GrowingStages(o, 3280), 3300)
+    factors, lengths = (2 * used[:3280]).unique_consecutive(return_counts=True)
+    torch.testing.assert_close(factors, torch.tensor([1.0, 0.72, 0.52, 0.37, 0.27, 0.19, 0.14, 0.1]).double())
+    assert lengths.tolist() == [3**i for i in range(8)]
+    assert (used[3280:] == used[3279]).all()

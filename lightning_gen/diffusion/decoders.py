@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_gen.diffusion.denoisers import Denoiser
 from lightning_gen.diffusion.paths import NoiseLevel, broadcast
 from lightning_gen.diffusion.reverse_variances import ReverseVariance
+from lightning_gen.domains import Levels
 from lightning_gen.errors import IncompatibleAxes, UserError
 
 _CHUNK = 1 << 22
@@ -60,12 +61,11 @@ class LevelDecoder(Decoder):
         return 2 / (self.levels - 1)
 
     def encode(self, x: Tensor) -> Tensor:
-        return x.float() * self.spacing - 1
+        return Levels(self.levels).encode(x)
 
     def decode(self, z: Tensor, level: NoiseLevel) -> Tensor:
         # Equal variances: the most probable level is the nearest one.
-        index = ((z / broadcast(level.alpha, z) + 1) * ((self.levels - 1) / 2)).round().clamp(0, self.levels - 1)
-        return index.to(torch.uint8 if self.levels <= 256 else torch.int64)
+        return Levels(self.levels).decode(z / broadcast(level.alpha, z))
 
     def log_prob(self, x: Tensor, z: Tensor, level: NoiseLevel) -> Tensor:
         mean = (z / broadcast(level.alpha, z)).flatten(1)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.closed_forms import GaussianPosterior, TrainingSetPosterior
 from lightning_gen.diffusion.parameterizations import Parameterization, Prediction
 from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel, broadcast
 from lightning_gen.diffusion.schedules import NoiseSchedule
@@ -96,8 +97,6 @@ class NetworkDenoiser(Denoiser):
 class GaussianDenoiser(Denoiser):
     """The posterior mean when the data are N(mean, covariance): the best any linear denoiser can do.
 
-    E[x0 | x_t] = mean + Q diag(alpha l / (alpha^2 l + sigma^2)) Q^T (x_t - alpha mean), covariance = Q diag(l) Q^T.
-
     Args:
         mean: the data's shape.
         covariance: [D, D] over the flattened data, positive semi-definite.
@@ -105,28 +104,35 @@ class GaussianDenoiser(Denoiser):
 
     def __init__(self, mean: Tensor, covariance: Tensor, path: GaussianPath) -> None:
         self.path, self.mean = path, mean
-        values, self.vectors = torch.linalg.eigh(covariance.double())
-        self.values = values.clamp_min(0.0)
+        self.posterior = GaussianPosterior(mean.flatten(), covariance)
 
     @classmethod
     def fit(cls, x0: Tensor, path: GaussianPath) -> GaussianDenoiser:
         """The Gaussian with the mean and covariance of x0 [N, ...]."""
-        return cls(
-            x0.double().mean(0), torch.cov(x0.double().flatten(1).T, correction=0).reshape(x0[0].numel(), -1), path
-        )
+        fitted = cls.__new__(cls)
+        fitted.path, fitted.posterior = path, GaussianPosterior.fit(x0)
+        fitted.mean = fitted.posterior.mean.reshape(x0.shape[1:])
+        return fitted
+
+    @property
+    def values(self) -> Tensor:
+        """Eigenvalues of the covariance, [D], ascending, float64."""
+        return self.posterior.values
+
+    @property
+    def vectors(self) -> Tensor:
+        """Its eigenvectors, the columns of [D, D]."""
+        return self.posterior.vectors
 
     def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
-        alpha, sigma = (s.double() for s in self._scales(x_t.flatten(1), logsnr))
-        centred = (x_t.double() - alpha.reshape(alpha.shape + (1,) * (x_t.ndim - alpha.ndim)) * self.mean).flatten(1)
-        whitened = centred @ self.vectors / (alpha**2 * self.values + sigma**2)
-        x0 = self.mean.flatten() + (whitened * alpha * self.values) @ self.vectors.T
-        eps = sigma * whitened @ self.vectors.T
-        variance = (self.values * sigma**2 / (alpha**2 * self.values + sigma**2)).mean(-1).to(x_t.dtype)
-        return Prediction(x0.reshape(x_t.shape).to(x_t.dtype), eps.reshape(x_t.shape).to(x_t.dtype), variance)
+        x0, eps, variance = self.posterior(x_t.flatten(1), *self._scales(x_t.flatten(1), logsnr))
+        return Prediction(
+            x0.to(x_t.dtype).reshape(x_t.shape), eps.to(x_t.dtype).reshape(x_t.shape), variance.to(x_t.dtype)
+        )
 
     def entropy(self) -> Tensor:
         """Differential entropy of the data, nats."""
-        return 0.5 * (self.values.log() + 1 + torch.log(torch.tensor(2 * torch.pi))).sum()
+        return self.posterior.entropy()
 
 
 class TrainingSetDenoiser(Denoiser):
@@ -141,23 +147,11 @@ class TrainingSetDenoiser(Denoiser):
     """
 
     def __init__(self, x0: Tensor, path: GaussianPath, labels: Tensor | None = None) -> None:
-        self.path, self.labels = path, labels
-        self.examples = x0.flatten(1)
-        self.square = self.examples.square().sum(1)
+        self.path, self.posterior = path, TrainingSetPosterior(x0, labels)
 
     def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
-        examples, square = self.examples.to(x_t.dtype), self.square.to(x_t.dtype)
-        alpha, sigma = self._scales(x_t.flatten(1), logsnr)
-        # -|x_t - alpha x_i|^2 / (2 sigma^2), less what all i share
-        logits = (alpha * (x_t.flatten(1) @ examples.T) - 0.5 * alpha**2 * square) / sigma**2
-        if y is not None and self.labels is not None:
-            logits = logits.masked_fill(y[:, None] != self.labels[None], -torch.inf)
-        weights = logits.softmax(1)
-        x0 = weights @ examples
-        variance = (weights @ square - x0.square().sum(1)).clamp(min=0.0) / x0.shape[1]
-        alpha, sigma = self._scales(x_t, logsnr)
-        x0 = x0.reshape(x_t.shape)
-        return Prediction(x0, (x_t - alpha * x0) / sigma, variance)
+        x0, eps, variance = self.posterior(x_t.flatten(1), *self._scales(x_t.flatten(1), logsnr), y)
+        return Prediction(x0.reshape(x_t.shape), eps.reshape(x_t.shape), variance)
 
 
 class ByClass(Denoiser):

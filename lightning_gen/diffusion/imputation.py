@@ -24,6 +24,7 @@ from lightning_gen.diffusion.samplers import DiffusionSampler, Visited
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.solvers import Ancestral
 from lightning_gen.errors import NonFiniteSamples, UserError
+from lightning_gen.masks import as_mask
 from lightning_gen.random_source import RandomSource
 
 
@@ -93,21 +94,6 @@ class Imputer(ABC):
         if not torch.isfinite(last.x).all():
             raise NonFiniteSamples(f"{type(self).__name__} with {self.sampler.description} is not finite in the holes")
         return torch.where(mask, x, decoder.decode(last.x, last.level))
-
-
-def as_mask(mask: Tensor, x: Tensor) -> Tensor:
-    """A mask as bool of x's shape [B, ...] and on its device.
-
-    Raises:
-        UserError: for floats, or a shape that does not broadcast.
-    """
-    if mask.is_floating_point() or mask.is_complex():
-        raise UserError(f"a mask is bool or integers, true or not 0 where the data are known, not {mask.dtype}")
-    try:
-        return (mask != 0).to(x.device).expand(x.shape)
-    except RuntimeError as error:
-        shapes = f"a mask of shape {tuple(mask.shape)} does not broadcast to data of shape {tuple(x.shape)}"
-        raise UserError(shapes) from error
 
 
 class Replacement(Imputer):

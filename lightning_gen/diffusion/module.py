@@ -253,17 +253,10 @@ class GaussianDiffusion(GenerativeModule, Imputation, Film):
         rng: RandomSource | None = None,
     ) -> Tensor:
         imputer = imputer or Replacement()
-        self._check_data(x)
+        self.check_data(x)
         self._ready(imputer.sampler)
         rng = rng if rng is not None else self.default_rng(len(x))
         return imputer(self.denoiser, self.schedule, self.decoder, x, mask, y, rng)
-
-    def _check_data(self, x: Tensor) -> None:
-        """Refuses what is not of this model's domain."""
-        if tuple(x.shape[1:]) != self.shape:
-            raise UserError(f"the data have shape {('B', *self.shape)}, not {tuple(x.shape)}".replace("'", ""))
-        if self.levels is not None and (x.is_floating_point() or x.min() < 0 or x.max() >= self.levels):
-            raise UserError(f"the data are integers from 0 to {self.levels - 1}, these are not")
 
     def _ready(self, sampler: Sampler) -> None:
         """Refuses a guidance that this model cannot be given, its second model included, which is opened only now."""

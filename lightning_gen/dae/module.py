@@ -1,0 +1,190 @@
+"""DenoisingAutoencoder: one LightningModule over the noise, the network and what stands around it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_gen.dae.denoisers import Denoiser, Informed, NetworkDenoiser, broadcast
+from lightning_gen.dae.iteration import iterate
+from lightning_gen.dae.noises import FixedNoise, Noise
+from lightning_gen.dae.preconditioning import Plain, Preconditioning
+from lightning_gen.dae.samplers import Langevin, NoiseToManifold, Sampler
+from lightning_gen.dae.weightings import Unweighted, Weighting
+from lightning_gen.domains import Levels, Vectors
+from lightning_gen.errors import NonFiniteSamples, UserError
+from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.masks import as_mask
+from lightning_gen.powers import Attractors, Denoising, Imputation
+from lightning_gen.random_source import RandomSource
+
+
+class DenoisingAutoencoder(GenerativeModule, Denoising, Imputation):
+    """E[x0 | x0 + sigma eps], learned by least squares (Vincent et al. 2008). It has no likelihood, but knows the score.
+
+    Integers are noised as points of [-1, 1], vectors as they are: all sigmas are in those units.
+
+    Args:
+        network: makes the network from (shape, out_channels, cond_dim); called as network(x, logsnr, cond), with
+            logsnr = -2 log sigma. `lightning_gen.networks.NoiseBlind` makes one of an autoencoder that is not told.
+        noise: the level, or the levels, at which it is trained.
+        preconditioning: what stands around the network.
+        weighting: what an error weighs at each level.
+        sampler: how samples are drawn by default.
+        conditioner: makes from num_classes what turns y into the network's `cond`; None for an unconditional model.
+        label_dropout: share of training examples whose condition is dropped, so that it can be asked without one.
+
+    Raises:
+        UserError: where these do not go together; `check` says why.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        levels: int | None,
+        num_classes: int | None,
+        network: Callable[[tuple[int, ...], int, int | None], nn.Module],
+        noise: Noise | None = None,
+        preconditioning: Preconditioning | None = None,
+        weighting: Weighting | None = None,
+        sampler: Sampler | None = None,
+        conditioner: Callable[[int | None], nn.Module] | None = None,
+        label_dropout: float = 0.1,
+        optimizer: Callable[[Any], Optimizer] = lambda params: AdamW(params, lr=1e-3, weight_decay=0.0, fused=True),
+        lr_schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        compile: bool = False,
+    ) -> None:
+        super().__init__(shape, levels, num_classes, optimizer, lr_schedule, compile)
+        self.network_factory, self.conditioner_factory = network, conditioner
+        self.noise = noise or FixedNoise()
+        self.preconditioning, self.weighting = preconditioning or Plain(), weighting or Unweighted()
+        self.sampler = sampler or NoiseToManifold()
+        self.label_dropout = label_dropout
+        self.conditioner: nn.Module | None = None
+        self.domain = Vectors() if levels is None else Levels(levels)
+        self.check()
+
+    def check(self) -> None:
+        """Refuses, at construction, what has no meaning."""
+        if not 0.0 <= self.label_dropout < 1.0:
+            raise UserError(f"label_dropout lies in [0, 1), got {self.label_dropout}")
+        self.sampler.check(self.noise)
+
+    def build(self) -> None:
+        if self.conditioner_factory is not None:
+            self.conditioner = self.conditioner_factory(self.num_classes)
+        cond_dim = self.conditioner.dim if self.conditioner is not None else None
+        self.network = self.network_factory(self.shape, self.shape[0], cond_dim)
+
+    def networks(self):
+        yield self.network
+
+    @property
+    def conditional(self) -> bool:
+        """Whether y matters."""
+        return self.conditioner_factory is not None
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network as a `Denoiser`."""
+        return NetworkDenoiser(self.network, self.preconditioning, self.conditioner)
+
+    def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """`loss`, the weighted squared error of the clean data per dimension, and `mse`, without the weights."""
+        draws = self.draws(x)
+        x0 = self.domain.encode(x)
+        # Levels are stratified over the global batch, of which each rank takes its own part.
+        u = (draws.rows + draws.shared.uniform((1,), torch.float64)) / draws.total
+        sigma = self.noise.quantile(u)
+        noisy = x0 + broadcast(sigma, x0) * draws.own.normal(x0.shape)
+        error = (self.reconstruct(noisy, sigma, y) - x0).square().flatten(1).mean(1)
+        return {"loss": (self.weighting(sigma) * error).mean(), "mse": error.mean()}
+
+    def reconstruct(self, noisy: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
+        """What the loss compares with the clean data: the denoiser, some of whose conditions are dropped."""
+        if self.conditioner is None:
+            return self.denoiser(noisy, sigma)
+        drop = self.draws(noisy).own.uniform((len(noisy),)) < self.label_dropout
+        return self.denoiser(noisy, sigma, y, drop)
+
+    def to_floats(self, x: Tensor) -> Tensor:
+        return self.domain.encode(x)
+
+    def to_data(self, x: Tensor) -> Tensor:
+        return self.domain.decode(x)
+
+    @torch.no_grad()
+    def denoise(self, x: Tensor, sigma: Tensor | float, y: Tensor | None = None) -> Tensor:
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        return self.denoiser(x, sigma, y if self.conditional else None)
+
+    def score(self, x: Tensor, sigma: Tensor | float, y: Tensor | None = None) -> Tensor:
+        """grad log p of the data under noise sigma, by Tweedie's formula: (D(x) - x) / sigma^2, floats [B, *shape]."""
+        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
+        return (self.denoise(x, sigma, y) - x) / broadcast(sigma.square(), x)
+
+    @torch.no_grad()
+    def attractors(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        *,
+        eta: float = 1.0,
+        steps: int = 100,
+        sigma: float | None = None,
+        tolerance: float = 1e-4,
+        stations: Sequence[int] = (),
+    ) -> Attractors:
+        level = x.new_tensor(self.noise.lowest if sigma is None else sigma)
+        y = y if self.conditional else None
+        how = {"eta": eta, "steps": steps, "tolerance": tolerance, "stations": stations}
+        return iterate(self.denoiser, x, level, y, **how)
+
+    @torch.no_grad()
+    def sample(
+        self, num: int, y: Tensor | None = None, *, sampler: Sampler | None = None, rng: RandomSource | None = None
+    ) -> Tensor:
+        rng = rng if rng is not None else self.default_rng(num)
+        if self.conditional and y is None and self.num_classes is not None:
+            y = rng.fork("labels").integers(self.num_classes, (num,))
+        return self._drawn(self.denoiser, num, y, sampler, rng)
+
+    @torch.no_grad()
+    def impute(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        y: Tensor | None = None,
+        *,
+        imputer: Sampler | None = None,
+        rng: RandomSource | None = None,
+    ) -> Tensor:
+        """`imputer` is a sampler that is shown the known values at every step, `Langevin` by default.
+
+        What is drawn next to known values must come to rest beside them at each level; `NoiseToManifold`, which never comes
+        back to what it has settled, gets there only with much churn.
+        """
+        self.check_data(x)
+        mask = as_mask(mask, x)
+        rng = rng if rng is not None else self.default_rng(len(x))
+        informed = Informed(self.denoiser, self.domain.encode(x), mask)
+        return torch.where(mask, x, self._drawn(informed, len(x), y, imputer or Langevin(), rng))
+
+    def _drawn(
+        self, denoiser: Denoiser, num: int, y: Tensor | None, sampler: Sampler | None, rng: RandomSource
+    ) -> Tensor:
+        """Where a sampler ends that follows a denoiser."""
+        sampler = sampler or self.sampler
+        sampler.check(self.noise)
+        y = y if self.conditional else None
+        trajectory = sampler.trajectory(denoiser, self.noise, (num, *self.shape), y, rng)
+        x = deque(trajectory, maxlen=1).pop().x
+        if not torch.isfinite(x).all():  # as integers they would be black images
+            raise NonFiniteSamples(f"{sampler.description} gave samples that are not finite")
+        return self.domain.decode(x)

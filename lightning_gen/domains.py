@@ -1,0 +1,59 @@
+"""The data's own domain and the floats that are noised: integers at equally spaced points of [-1, 1], vectors as they are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from lightning_gen.errors import UserError
+
+
+class Domain(ABC):
+    """A new domain says what its floats are."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Float32 [B, ...] from the data's own domain."""
+
+    @abstractmethod
+    def decode(self, x: Tensor) -> Tensor:
+        """The nearest point of the data's own domain."""
+
+    @abstractmethod
+    def check(self, x: Tensor) -> None:
+        """Raises UserError for what is not of the data's own domain."""
+
+
+class Levels(Domain):
+    """Integers {0..levels-1}, l at 2 l / (levels - 1) - 1."""
+
+    def __init__(self, levels: int) -> None:
+        self.levels = levels
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x.float() * (2 / (self.levels - 1)) - 1
+
+    def decode(self, x: Tensor) -> Tensor:
+        index = ((x + 1) * ((self.levels - 1) / 2)).round().clamp(0, self.levels - 1)
+        return index.to(torch.uint8 if self.levels <= 256 else torch.int64)
+
+    def check(self, x: Tensor) -> None:
+        # int(): torch compares a byte with 256 as with 0
+        if x.is_floating_point() or int(x.min()) < 0 or int(x.max()) >= self.levels:
+            raise UserError(f"the data are integers from 0 to {self.levels - 1}, these are not")
+
+
+class Vectors(Domain):
+    """Real vectors."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x.float()
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x
+
+    def check(self, x: Tensor) -> None:
+        if not x.is_floating_point():
+            raise UserError(f"the data are real vectors, these are {x.dtype}")
