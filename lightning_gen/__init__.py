@@ -8,13 +8,17 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "DenoisingAutoencoder": "lightning_gen.dae",
     "DiffusionSampler": "lightning_gen.diffusion",
     "GaussianDiffusion": "lightning_gen.diffusion",
     "GenerativeModule": "lightning_gen.generative_module",
+    "HierarchicalVAE": "lightning_gen.vae",
+    "ImportanceWeightedBound": "lightning_gen.vae",
     "IndexedSource": "lightning_gen.random_source",
     "Likelihood": "lightning_gen.likelihood",
     "RandomSource": "lightning_gen.random_source",
     "UserError": "lightning_gen.errors",
+    "VAE": "lightning_gen.vae",
     "VariationalBound": "lightning_gen.diffusion",
     "load": "lightning_gen.loading",
 }

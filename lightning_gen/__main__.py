@@ -22,6 +22,7 @@ _VERBS = {
         "attractors",
         "where a denoising autoencoder leads images that it is shown again and again",
     ),
+    "latents": ("lightning_gen.evaluation.latents", "latents", "pictures of a model's latents, and how they are used"),
     "compare": (
         "lightning_gen.comparison.compare",
         "compare",

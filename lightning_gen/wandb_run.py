@@ -85,7 +85,7 @@ class WandbRun(WandbLogger):
 
     @rank_zero_only
     def catch_up(self, run: Path, step: int | None = None) -> None:
-        """Tells W&B what the run's metrics.csv and sample sheets hold up to `step`, or all, and W&B lacks: what a killed
+        """Tells W&B what the run's metrics.csv and sheets hold up to `step`, or all, and W&B lacks: what a killed
         service did not write, or all that was before there was a W&B run. From here on nothing is told twice.
         """
         self._open = True
@@ -97,9 +97,9 @@ class WandbRun(WandbLogger):
             if row["step"].isdigit() and (step is None or int(row["step"]) <= step):
                 known = {name: float(value) for name, value in row.items() if value and name != "step"}
                 self.log_metrics(known, int(row["step"]))
-        for at, sheet in _sheets(run):
-            if (step is None or at <= step) and (at, SHEETS) not in had:
-                self.log_image(SHEETS, [str(sheet)], at)
+        for at, name, sheet in _sheets(run):
+            if (step is None or at <= step) and (at, name) not in had:
+                self.log_image(name, [str(sheet)], at)
         self._had = frozenset(cell for cell in had if step is not None and cell[0] >= step)
 
     @rank_zero_only
@@ -153,8 +153,8 @@ class WandbRun(WandbLogger):
 _AXES = frozenset({"epoch", "images_seen"})
 """What rows carry to be plotted against, beside `step`."""
 
-SHEETS = "samples"
-"""Under which name sample sheets go to W&B."""
+SHEETS, RECONSTRUCTIONS = "samples", "reconstructions"
+"""Folders of a run's sheets, and under which names they go to W&B."""
 
 
 def _is_of_client(error: Exception) -> bool:
@@ -166,11 +166,12 @@ def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def _sheets(run: Path) -> Iterator[tuple[int, Path]]:
-    """(step, file) of the sample sheets of a run, in order."""
-    for file in sorted((run / "samples").glob("step_*.png")):
-        if file.stem.removeprefix("step_").isdigit():
-            yield int(file.stem.removeprefix("step_")), file
+def _sheets(run: Path) -> Iterator[tuple[int, str, Path]]:
+    """(step, name, file) of the sheets of a run, of each name in order."""
+    for name in (SHEETS, RECONSTRUCTIONS):
+        for file in sorted((run / name).glob("step_*.png")):
+            if file.stem.removeprefix("step_").isdigit():
+                yield int(file.stem.removeprefix("step_")), name, file
 
 
 def how_to_send(run: Path) -> str:

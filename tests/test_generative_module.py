@@ -194,6 +194,15 @@ def test_a_family_without_a_likelihood_is_validated_by_its_loss(trainer, model, 
         module.log_likelihood(torch.zeros(1, 2))
 
 
+def test_a_term_stands_in_the_place_of_a_part_of_the_loss_that_has_its_name(trainer, model, data):
+    """As `prior` of a learned schedule, whose loss pays for its ends per dimension, and with another sign."""
+    module = model()
+    module.log_likelihood = lambda x, *args, **kwargs: Likelihood.from_terms(
+        {"scale": torch.full((len(x),), -2.0)}, "density-elbo", 2
+    )
+    assert evaluate("validate", trainer, module, data())["val/scale"] == -2.0
+
+
 def norm_of(parameters) -> float:
     return torch.stack([p.grad.float().norm() for p in parameters]).norm().item()
 

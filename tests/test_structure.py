@@ -40,6 +40,9 @@ def test_arrows(file):
 def test_mathematics_needs_no_lightning():
     modules = (
         "diffusion",
+        "vae",
+        "dae",
+        "closed_forms",
         "networks",
         "random_source",
         "likelihood",

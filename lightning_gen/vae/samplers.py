@@ -12,7 +12,13 @@ from lightning_gen.vae.latent_model import LatentModel
 
 
 class Sampler(ABC):
-    """A new sampler defines `__call__`."""
+    """A new sampler defines `__call__`.
+
+    Attributes:
+        nfe: passes through the generative networks that a sample costs.
+    """
+
+    nfe = 1
 
     @abstractmethod
     def __call__(self, model: LatentModel, num: int, cond: Tensor | None, rng: RandomSource) -> Tensor:

@@ -264,8 +264,7 @@ def test_each_term_is_the_error_of_the_noise_in_float64(case):
 def test_both_ways_of_inference_are_one_distribution(process):
     """log q(z_0..z_1 | x) is the same number both ways, and so is each sample's weight."""
     case = Case(process)
-    model, num = case.hierarchy(Posterior), 3
-    passed = case.passed(Noising, num, sampled=True)
+    model, num, passed = case.hierarchy(Posterior), 3, case.passed(Noising, 3, sampled=True)
     z, x0 = [each.flatten(0, 1) for each in passed.z], case.x0.repeat(num, 1, 1)
     total = 0.0
     for layer in range(1, STEPS + 2):
@@ -298,4 +297,4 @@ def test_its_likelihood_has_the_diffusions_kind_and_total():
     found = ElboEstimator()(case.hierarchy(Posterior), case.x, None, 1, GeneratorSource(0))
     bound = case.bound(case.x, GeneratorSource(0))
     assert (found.kind, found.num_dims) == (bound.kind, bound.num_dims) == ("elbo", 6)
-    assert len(found.terms) == 1 + STEPS + 1
+    assert len(found.terms) == STEPS + 2
