@@ -63,8 +63,8 @@ class ELBO(Objective):
     def check(self, layers: int, splits: bool) -> None:
         if self.per_dimension and (self.sampled or not splits):
             raise UserError(
-                "free bits per_dimension need rates in closed form that split into dimensions: choose sampled: false, a "
-                "Diagonal posterior and the prior StandardNormal, or per_dimension: false"
+                "free bits per_dimension need rates in closed form that split into dimensions: choose sampled: false, and of "
+                "one layer the posterior Diagonal and the prior StandardNormal, of several TopDownInference"
             )
 
     def beta_at(self, step: int | None) -> float:
