@@ -45,6 +45,7 @@ from lightning_gen.refusals import options
 from lightning_gen.run_directory import write_atomically, write_csv
 from lightning_gen.run_entry import choose_directory, enter
 from lightning_gen.strategies import check_strategy
+from lightning_gen.unprofiled import Unprofiled
 
 _TRAINER_DEFAULTS = {
     # Training is counted in optimizer steps; a data module's stream has no epochs.
@@ -199,6 +200,8 @@ class GenerativeCLI(LightningCLI):
             logger for logger in (given if isinstance(given, list) else [given]) if logger not in (None, True, False)
         ]
         kwargs["logger"] = loggers
+        if self._get(self.config_init, "trainer").get("profiler") is None:
+            kwargs["profiler"] = Unprofiled()
         if SLURMEnvironment.detect():  # Lightning's own requeue saves inside the signal handler, and can hang there
             kwargs["plugins"] = [*(self._get(self.config_init, "trainer").get("plugins") or [])]
             kwargs["plugins"].append(SLURMEnvironment(auto_requeue=False))

@@ -31,6 +31,7 @@ from lightning_gen.diffusion import GaussianDiffusion
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.loggers import MetricsCSV
 from lightning_gen.networks import MLP, UNet
+from lightning_gen.unprofiled import Unprofiled
 
 
 class Noise(DataModule):
@@ -104,6 +105,7 @@ def contest(name: str, turns: int) -> tuple[float, float, float]:
             logger=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            profiler=Unprofiled(),
             callbacks=[Throughput(), EMA(), Checkpoints(10**9), SampleSheet(0), Progress(1e9), bare],
         )
         trainer.loggers = [MetricsCSV(Path(folder))]

@@ -29,6 +29,7 @@ from lightning_gen.callbacks import EMA, Checkpoints, Progress, SampleSheet, Thr
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.loggers import MetricsCSV
 from lightning_gen.networks import PlainMLP
+from lightning_gen.unprofiled import Unprofiled
 from lightning_gen.vae import ELBO, IWAE, VAE, Bernoulli
 
 NUM = 55_000
@@ -135,6 +136,7 @@ def contest(batch: int, samples: int, turns: int, steps: int = 10) -> tuple[floa
             logger=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
+            profiler=Unprofiled(),
             callbacks=[Throughput(), EMA(), Checkpoints(10**9), SampleSheet(0), Progress(1e9), turn],
         )
         trainer.loggers = [MetricsCSV(Path(folder))]

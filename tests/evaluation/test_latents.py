@@ -106,7 +106,7 @@ def test_an_older_picture_that_is_left_out_now_does_not_stay(plane, tmp_path, mo
 @pytest.mark.parametrize(
     ("args", "word"),
     [(["--num=0"], "--num"), (["--batch_size=0"], "--batch_size"), (["--stations=1"], "--stations"),
-     (["--range=0"], "--range"), (["--range=nan"], "--range"), (["--split=nowhere"], "nowhere"),
+     (["--range=0"], "--range"), (["--range=-1"], "--range"), (["--split=nowhere"], "nowhere"),
      (["--weights=other"], "weights")],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_refused(plane, tmp_path, capsys, args, word):

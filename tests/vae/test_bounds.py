@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 from torch import nn
-from torch.distributions import MultivariateNormal
 
 from lightning_gen.errors import UserError
 from lightning_gen.networks import PlainMLP
@@ -15,7 +14,6 @@ from lightning_gen.vae import (
     Bernoulli,
     Diagonal,
     ElboEstimator,
-    FixedGaussian,
     FullCovariance,
     GaussianMixture,
     ImportanceWeightedBound,
@@ -23,7 +21,6 @@ from lightning_gen.vae import (
     SingleLayer,
     StandardNormal,
 )
-from lightning_gen.vae.gaussians import LOG_STD
 
 PIXELS = 4
 
@@ -111,50 +108,8 @@ def test_terms_and_draws():
     torch.testing.assert_close(weighted[0], weighted[2])
 
 
-DIM, LATENTS, NOISE = 5, 2, 0.4
-
-
-def unbounded(log_std: torch.Tensor) -> torch.Tensor:
-    """What an encoder has to say for that log deviation."""
-    return LOG_STD * torch.atanh(log_std / LOG_STD)
-
-
-def probabilistic_pca(posterior) -> tuple[SingleLayer, MultivariateNormal]:
-    """x = W z + b + NOISE eps, and p(x). The encoder has the exact posterior's mean, and its covariance as far as it can."""
-    torch.manual_seed(1)
-    weight, offset = torch.randn(DIM, LATENTS).double(), torch.randn(DIM).double()
-    decoder = nn.Sequential(nn.Linear(LATENTS, DIM)).double()
-    precision = torch.eye(LATENTS).double() + weight.T @ weight / NOISE**2
-    to_mean = precision.inverse() @ weight.T / NOISE**2
-
-    class Exact(nn.Module):
-        """Tipping and Bishop 1999, eq. 7."""
-
-        def forward(self, x, cond=None):
-            mean = (x.double() - offset) @ to_mean.T
-            if isinstance(posterior, FullCovariance):
-                factor = torch.linalg.cholesky(precision.inverse())
-                spread = torch.cat([unbounded(factor.diagonal().log()), factor[1:, 0]])
-            else:  # the best of the diagonal ones has the precision's diagonal
-                spread = unbounded(-0.5 * precision.diagonal().log())
-            return torch.cat([mean, spread.expand(len(x), -1)], 1)
-
-    class Decode(nn.Module):
-        def forward(self, z, cond=None):
-            return decoder(z)
-
-    with torch.no_grad():
-        decoder[0].weight.copy_(weight)
-        decoder[0].bias.copy_(offset)
-    observation, prior = FixedGaussian(NOISE), StandardNormal()
-    observation.bind((DIM,), None)
-    prior.bind(LATENTS, (DIM,))
-    model = SingleLayer(Exact(), Decode(), posterior, prior, observation, LATENTS)
-    return model, MultivariateNormal(offset, weight @ weight.T + NOISE**2 * torch.eye(DIM).double())
-
-
 @torch.no_grad()
-def test_with_the_exact_posterior_every_sample_weighs_the_evidence():
+def test_with_the_exact_posterior_every_sample_weighs_the_evidence(probabilistic_pca):
     """log p(x, z) - log q(z | x) = log p(x), whatever z: nothing is left to chance."""
     model, evidence = probabilistic_pca(FullCovariance())
     x = evidence.sample((20,))
@@ -166,7 +121,7 @@ def test_with_the_exact_posterior_every_sample_weighs_the_evidence():
     assert iwae.kind == "density-iwae-3"
 
 
-def test_refinement_closes_the_amortization_gap():
+def test_refinement_closes_the_amortization_gap(probabilistic_pca):
     """From an encoder that knows little to the best posterior of its form: the diagonal one's gap is known too."""
     model, evidence = probabilistic_pca(Diagonal())
     x = evidence.sample((16,))
@@ -203,7 +158,7 @@ def test_estimators_refuse_what_means_nothing():
         Refined().check(2)
 
 
-def test_a_refined_bound_is_of_the_kind_of_its_estimator():
+def test_a_refined_bound_is_of_the_kind_of_its_estimator(probabilistic_pca):
     model, evidence = probabilistic_pca(Diagonal())
     x, rng = evidence.sample((4,)), IndexedSource(0, range(4))
     with torch.no_grad():  # as a module asks for it
