@@ -127,7 +127,7 @@ def latents(
 @contextmanager
 def _whole(path: Path) -> Iterator[Path]:
     """Where a picture is written first, so that it is at `path` whole or not at all; an older one goes at once."""
-    pass
+    path.unlink(missing_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:

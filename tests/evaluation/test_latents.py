@@ -60,7 +60,7 @@ def test_a_run_gets_its_sheets_and_its_numbers(plane, tmp_path, capsys):
 
 def test_the_pictures_are_the_same_whatever_the_batch_and_follow_the_seed(plane, tmp_path):
     for name, args in {"a": [], "b": ["--batch_size=7"], "c": ["--seed=1"]}.items():
-        looked(plane, tmp_path / name, "--num=9", *args)
+        assert looked(plane, tmp_path / name, "--num=9", *args)[0]["settings"]["seed"] == (name == "c")
     of = {name: {file.name: file.read_bytes() for file in (tmp_path / name).glob("*.png")} for name in "abc"}
     assert of["a"] == of["b"]
     assert {name for name in of["a"] if of["a"][name] != of["c"][name]} == {"samples.png", "imputations.png"}
