@@ -10,3 +10,10 @@ def sum_over_ranks(sums: Tensor) -> Tensor:
     if distributed.is_available() and distributed.is_initialized():
         distributed.all_reduce(sums)
     return sums
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """The mean of all ranks' `values`; alone, themselves. Every rank must come here, with a tensor of one shape."""
+    if distributed.is_available() and distributed.is_initialized():
+        return sum_over_ranks(values.clone()) / distributed.get_world_size()
+    return values

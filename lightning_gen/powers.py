@@ -85,7 +85,8 @@ def spherical(start: Tensor, end: Tensor, num: int) -> Tensor:
     t = torch.linspace(0, 1, num, dtype=start.dtype, device=start.device)[None, :, None]
     lengths = [v.norm(dim=1).clamp(min=torch.finfo(v.dtype).tiny)[:, None, None] for v in (start, end)]
     first, last = start[:, None] / lengths[0], end[:, None] / lengths[1]
-    angle = torch.acos((first * last).sum(2, keepdim=True).clamp(-1, 1))
+    # not acos, which in float32 tells nothing of angles near 0 and pi
+    angle = 2 * torch.atan2((first - last).norm(dim=2, keepdim=True), (first + last).norm(dim=2, keepdim=True))
     near = (
         torch.sin(angle) < 1e-4
     )  # sin(t angle) / sin(angle) is t there, or nothing: opposite ones have no great circle

@@ -5,6 +5,7 @@ No code outside training draws from torch's global generators: it takes a `Rando
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -109,8 +110,12 @@ class IndexedSource(RandomSource):
         if self.indices.ndim != 1 or (self.indices < 0).any():
             raise ValueError("indices must be a vector of non-negative integers")
         blocks, self._block_of_row = torch.unique(self.indices // BLOCK, return_inverse=True)
-        self._generators = [torch.Generator(self.device).manual_seed(derive_seed(seed, int(b))) for b in blocks]
+        self._blocks = blocks.tolist()
         self._rows = (self._block_of_row * BLOCK + self.indices % BLOCK).to(self.device)
+
+    @cached_property
+    def _generators(self) -> list[torch.Generator]:
+        return [torch.Generator(self.device).manual_seed(derive_seed(self._seed, block)) for block in self._blocks]
 
     def _draw(self, function, shape: Sequence[int], **kwargs) -> Tensor:
         if shape[0] != len(self.indices):
@@ -128,7 +133,10 @@ class IndexedSource(RandomSource):
         return self._draw(lambda size, **kwargs: torch.randint(high, size, **kwargs), shape)
 
     def fork(self, *keys: int | str) -> IndexedSource:
-        return IndexedSource(derive_seed(self._seed, *keys), self.indices, self.device)
+        forked = copy.copy(self)  # the rows are the same, on the device already: of 5000 samples each has a fork
+        forked._seed = derive_seed(self._seed, *keys)
+        forked.__dict__.pop("_generators", None)
+        return forked
 
 
 class StackedSource(RandomSource):

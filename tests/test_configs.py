@@ -122,6 +122,13 @@ def test_every_latent_model_is_there_in_two_sizes(model):
     assert num_parameters(small) < num_parameters(large) < 3e6
 
 
+@pytest.mark.parametrize("name", ["digits_conv_vae", "mnist_conv_vae", "cifar10_conv_vae"])
+def test_a_decoder_is_its_encoder_the_other_way(name):
+    """Both name their widths from the finest size to the coarsest: the wide layers have few pixels."""
+    given = part(named(name), "model")["init_args"]
+    assert given["encoder"]["init_args"]["widths"] == given["decoder"]["init_args"]["widths"]
+
+
 def test_the_network_of_burda():
     """784-200-200-50 and back: 784 x 200 + 200 x 200 + 200 x 100, 50 x 200 + 200 x 200 + 200 x 784, and biases."""
     weights = 2 * (784 * 200 + 200 * 200) + 200 * 100 + 50 * 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -11,6 +12,9 @@ from lightning_gen.errors import UserError
 from lightning_gen.likelihood import ImportanceWeighted, Likelihood
 from lightning_gen.random_source import RandomSource
 from lightning_gen.vae.latent_model import LatentModel
+
+ELEMENTS = 1 << 24
+"""Numbers that a decoder says in one call, at most, of more samples than one: 64 MiB in float32."""
 
 
 class LikelihoodEstimator(ABC):
@@ -63,11 +67,12 @@ class ImportanceWeightedBound(LikelihoodEstimator):
 
     Args:
         samples: K; published negative log-likelihoods have 5000.
-        at_once: samples in one call of the decoder; changes speed, memory and rounding only.
+        at_once: samples in one call of the decoder, or fewer where what it says of them is more than ELEMENTS numbers; changes
+            speed, memory and rounding only.
     """
 
     def __init__(self, samples: int = 100, at_once: int = 20) -> None:
-        self._weighted = ImportanceWeighted(samples, at_once)
+        ImportanceWeighted(samples, at_once)  # refuses
         self.samples, self.at_once = samples, at_once
 
     def of(
@@ -76,7 +81,9 @@ class ImportanceWeightedBound(LikelihoodEstimator):
         def log_weights(num: int, own: RandomSource) -> Tensor:
             return model.weigh(x, inferred, cond, num, own, sampled=True).log_weight()
 
-        return self._weighted(log_weights, x[0].numel(), draws, rng, integers=model.observation.integers)
+        fit = ELEMENTS // (len(x) * math.prod(model.observation.out_shape))
+        weighted = ImportanceWeighted(self.samples, max(1, min(self.at_once, fit)))
+        return weighted(log_weights, x[0].numel(), draws, rng, integers=model.observation.integers)
 
 
 class Refined(LikelihoodEstimator):
@@ -121,7 +128,8 @@ class Refined(LikelihoodEstimator):
 
     def refine(self, model: LatentModel, x: Tensor, inferred: object, cond: Tensor | None, rng: RandomSource) -> object:
         """The posterior after `steps` steps on each example's own bound."""
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():  # a Trainer validates in inference mode
+            x, cond = x.clone(), None if cond is None else cond.clone()
             start = [p.detach().clone().requires_grad_() for p in inferred.parameters()]
             optimizer = torch.optim.Adam(start, lr=self.learning_rate)
             for step in range(self.steps):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -88,27 +89,37 @@ class DiagonalGaussian(Gaussian):
 
 @dataclass(frozen=True)
 class FullGaussian(Gaussian):
-    """Any covariance L L^T. mean: [B, d]; scale_tril: L, [B, d, d] lower triangular with a positive diagonal."""
+    """Any covariance L L^T, where L has a positive diagonal: its logarithm is a parameter, and so is what stands below it.
+
+    mean, log_diagonal: [B, d]; below: [B, d (d - 1) / 2], row by row.
+    """
 
     mean: Tensor
-    scale_tril: Tensor
+    log_diagonal: Tensor
+    below: Tensor
+
+    @cached_property
+    def scale_tril(self) -> Tensor:
+        """L, [B, d, d]."""
+        dim = self.mean.shape[1]
+        place = torch.tril_indices(dim, dim, -1, device=self.mean.device)
+        factor = torch.diag_embed(self.log_diagonal.exp())
+        return factor.index_put((torch.arange(len(factor), device=factor.device)[:, None], *place), self.below)
 
     def sample(self, eps: Tensor) -> Tensor:
-        return self.mean + (self.scale_tril @ eps[..., None]).squeeze(-1)
+        # no matrix product: under autocast that would be of another posterior than the density is
+        return self.mean + (self.scale_tril * eps[..., None, :]).sum(-1)
 
     def log_prob(self, z: Tensor) -> Tensor:
         white = torch.linalg.solve_triangular(self.scale_tril, (z - self.mean)[..., None], upper=False).squeeze(-1)
-        return -0.5 * white.square().sum(2) - self._log_det() - z.shape[2] * _HALF_LOG_2PI
+        return -0.5 * white.square().sum(2) - self.log_diagonal.sum(1) - z.shape[2] * _HALF_LOG_2PI
 
     def kl_to_standard(self) -> Tensor:
         square = self.mean.square().sum(1) + self.scale_tril.square().sum((1, 2))
-        return (0.5 * (square - self.mean.shape[1]) - self._log_det())[:, None]
+        return (0.5 * (square - self.mean.shape[1]) - self.log_diagonal.sum(1))[:, None]
 
     def parameters(self) -> tuple[Tensor, ...]:
-        return self.mean, self.scale_tril
-
-    def _log_det(self) -> Tensor:
-        return self.scale_tril.diagonal(dim1=1, dim2=2).log().sum(1)
+        return self.mean, self.log_diagonal, self.below
 
 
 class PosteriorForm(ABC):
@@ -162,14 +173,7 @@ class FullCovariance(PosteriorForm):
     def __call__(self, out: Tensor) -> FullGaussian:
         dim = round((math.sqrt(9 + 8 * out.shape[1]) - 3) / 2)
         mean, log_diagonal, below = out.split((dim, dim, out.shape[1] - 2 * dim), dim=1)
-        rows, columns = torch.tril_indices(dim, dim, -1, device=out.device)
-        factor = torch.diag_embed(bounded(log_diagonal).exp())
-        return FullGaussian(mean, factor.index_put((_rows(out), rows, columns), below))
-
-
-def _rows(out: Tensor) -> Tensor:
-    """The index of every row, [B, 1]."""
-    return torch.arange(len(out), device=out.device)[:, None]
+        return FullGaussian(mean, bounded(log_diagonal), below)
 
 
 def standard_log_prob(z: Tensor) -> Tensor:
@@ -180,5 +184,9 @@ def standard_log_prob(z: Tensor) -> Tensor:
 def asked(network: nn.Module, x: Tensor, cond: Tensor | None) -> Tensor:
     """network(x, cond) in the dtype of its weights (and under autocast, if that is on), back in float32 or float64."""
     dtype = next((p.dtype for p in network.parameters()), x.dtype)
-    out = network(x.to(dtype), None if cond is None else cond.to(dtype))
-    return out if out.dtype in (torch.float32, torch.float64) else out.float()
+    return precise(network(x.to(dtype), None if cond is None else cond.to(dtype)))
+
+
+def precise(x: Tensor) -> Tensor:
+    """In float32, or in float64 where it is already: densities in bfloat16 are off by tenths of nats."""
+    return x if x.dtype == torch.float64 else x.float()

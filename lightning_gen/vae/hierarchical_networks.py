@@ -9,10 +9,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.networks.maps import Map
 from lightning_gen.vae.gaussians import DiagonalGaussian, asked, bounded
 from lightning_gen.vae.hierarchy import BottomUp, Generator, Inference, TopDown
 
-Block = Callable[[tuple[int, ...], tuple[int, ...], int | None, int], nn.Module]
+Block = Callable[[tuple[int, ...], tuple[int, ...], int | None, int], Map]
 """Makes a map network from (in_shape, out_shape, cond_dim, width)."""
 
 Shape = tuple[int, ...]

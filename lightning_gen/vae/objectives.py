@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.errors import UserError
+from lightning_gen.over_ranks import mean_over_ranks
 from lightning_gen.random_source import RandomSource
 from lightning_gen.vae.latent_model import LatentModel, Pass
 
@@ -37,7 +38,8 @@ class ELBO(Objective):
         beta: weight of the rate.
         warmup_steps: optimizer steps in which beta rises from 0 to its value, linearly (Sonderby et al. 2016).
         free_bits: nats of every layer's mean rate over the batch that cost nothing; with `per_dimension` of every
-            dimension's (Kingma et al. 2016, eq. 15).
+            dimension's (Kingma et al. 2016, eq. 15). In training the mean is over all ranks (of a micro-batch, where there are
+            several).
         per_dimension: see free_bits.
         samples: of the posterior for each example.
         sampled: take the rate at the samples, in the place of its closed form.
@@ -81,13 +83,16 @@ class ELBO(Objective):
         )
         distortion = -passed.reconstruction.mean()
         rates = [layer.mean((0, 1)) for layer in passed.kl]  # [n] each
-        cost = sum(self._cost(rate) for rate in rates)
-        loss = distortion + self.beta_at(step) * cost
+        loss = distortion + self.beta_at(step) * self._cost(rates)
         return {"loss": loss, "distortion": distortion, **_named([rate.sum() for rate in rates])}, passed
 
-    def _cost(self, rate: Tensor) -> Tensor:
-        rate = rate if self.per_dimension else rate.sum()
-        return (rate.clamp(min=self.free_bits) if self.free_bits else rate).sum()
+    def _cost(self, rates: list[Tensor]) -> Tensor:
+        costs = torch.cat(rates) if self.per_dimension else torch.stack([rate.sum() for rate in rates])
+        if not self.free_bits:
+            return costs.sum()
+        # What is free is told by the whole batch. Shards of a validation differ in length: nothing is added up there.
+        whole = mean_over_ranks(costs.detach()) if torch.is_grad_enabled() else costs
+        return torch.where(whole > self.free_bits, costs, self.free_bits).sum()
 
 
 class IWAE(Objective):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
-from lightning_gen.vae.gaussians import DiagonalGaussian, Gaussian, bounded, standard_log_prob
+from lightning_gen.vae.gaussians import DiagonalGaussian, Gaussian, bounded, precise, standard_log_prob
 
 Encode = Callable[[Tensor], Gaussian]
 """x as the encoder sees it, [N, *shape] -> q(z | x)."""
@@ -86,7 +86,7 @@ class Mixture(PriorDistribution):
 
     @property
     def _size(self) -> int:
-        return max(1, self.components.mean.numel())
+        return max(1, sum(p.numel() for p in self.components.parameters()))
 
     def sample(self, num: int, rng: RandomSource, temperature: float) -> Tensor:
         share = self.log_weights.double().softmax(0).cumsum(0)
@@ -116,7 +116,8 @@ class GaussianMixture(Prior):
         self.logits = nn.Parameter(torch.zeros(self.components))
 
     def at(self, encode: Encode) -> PriorDistribution:
-        return Mixture(DiagonalGaussian(self.mean, bounded(self.log_std)), self.logits.log_softmax(0))
+        components = DiagonalGaussian(precise(self.mean), bounded(precise(self.log_std)))
+        return Mixture(components, precise(self.logits).log_softmax(0))
 
 
 class VampPrior(Prior):
@@ -136,15 +137,16 @@ class VampPrior(Prior):
         self.components = components
 
     def bind(self, dim: int, shape: tuple[int, ...]) -> None:
-        self.inputs = nn.Parameter(0.5 + 0.01 * torch.randn(self.components, *shape))
+        self.inputs = nn.Parameter(0.05 * torch.randn(self.components, *shape))
 
     @torch.no_grad()
     def initialize(self, encoded: Tensor) -> None:
         rows = torch.arange(self.components, device=encoded.device) % len(encoded)
-        self.inputs.copy_(0.9 * encoded[rows] + 0.1 * self.inputs)  # repeated ones differ by the noise they began with
+        self.inputs.add_(encoded[rows])  # repeated ones differ by the noise they began with
 
     def at(self, encode: Encode) -> PriorDistribution:
-        return Mixture(encode(self.inputs), self.inputs.new_full((self.components,), -math.log(self.components)))
+        components = encode(self.inputs)
+        return Mixture(components, components.mean.new_full((self.components,), -math.log(self.components)))
 
 
 def _check(components: int) -> None:

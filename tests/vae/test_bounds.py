@@ -158,6 +158,27 @@ def test_estimators_refuse_what_means_nothing():
         Refined().check(2)
 
 
+@pytest.mark.parametrize("form", [Diagonal(), FullCovariance()], ids=["diagonal", "full"])
+@pytest.mark.parametrize("scope", [torch.no_grad, torch.inference_mode])
+def test_a_refined_posterior_bounds_the_evidence(probabilistic_pca, form, scope):
+    """Whatever its form and wherever it is asked for; and of its own form a full one comes to the evidence itself."""
+    model, evidence = probabilistic_pca(form)
+    x = evidence.sample((8,))
+    exact_encoder = model.encoder
+    shift = torch.linspace(-0.4, 0.4, form.features(2)).double()
+    model.encoder = lambda x, cond=None: exact_encoder(x) + shift
+    model.encoder.parameters = exact_encoder.parameters
+    with scope():
+        amortized = model.infer(x, None)
+        refined = Refined(steps=200, learning_rate=0.03, samples=4).refine(
+            model, x, amortized, None, GeneratorSource(0)
+        )
+        model.infer = lambda x, cond: refined.with_parameters(*(p.repeat(len(x) // 8, 1) for p in refined.parameters()))
+        found, error = mean_of(ElboEstimator(), model, x, 4000)
+    gap = evidence.log_prob(x) - found
+    assert (gap > -5 * error).all() and float(gap.mean()) < 0.1
+
+
 def test_a_refined_bound_is_of_the_kind_of_its_estimator(probabilistic_pca):
     model, evidence = probabilistic_pca(Diagonal())
     x, rng = evidence.sample((4,)), IndexedSource(0, range(4))

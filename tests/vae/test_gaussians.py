@@ -90,3 +90,12 @@ def test_a_large_covariance_is_refused():
     assert FullCovariance().features(64) == 64 * 67 // 2
     with pytest.raises(UserError, match="max_dim of at least 65"):
         FullCovariance().features(65)
+
+
+def test_a_full_covariance_is_drawn_from_as_it_is_weighed_under_autocast():
+    q = made(FullCovariance(), 16)
+    q = q.with_parameters(*(p.float() for p in q.parameters()))
+    eps = RNG.normal((1, B, 16))
+    with torch.autocast("cpu", torch.bfloat16):
+        z = q.sample(eps)
+    torch.testing.assert_close(z, q.sample(eps))

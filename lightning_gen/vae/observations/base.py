@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_gen.domains import Levels
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
+from lightning_gen.vae.gaussians import precise
 
 _CHUNK = 1 << 18
 """Elements of an intermediate on a CPU: above a MiB more time goes to its cache and to fresh pages than to arithmetic."""
@@ -117,11 +118,6 @@ class LevelObservation(Observation):
     def as_data(self, index: Tensor) -> Tensor:
         """Levels in the data's own dtype."""
         return index.to(torch.uint8 if self.levels <= 256 else torch.int64)
-
-
-def precise(out: Tensor) -> Tensor:
-    """In float32, or in float64 where it is already."""
-    return out if out.dtype == torch.float64 else out.float()
 
 
 def pieces(rows: Tensor) -> tuple[Tensor, ...]:

@@ -65,7 +65,7 @@ class FixedGaussian(Gaussian):
 
     def location_and_log_scale(self, out: Tensor) -> tuple[Tensor, Tensor]:
         mean = precise(out)
-        return mean, mean.new_tensor(self.std).log()
+        return mean, mean.new_full((), math.log(self.std))
 
     def initial(self, x: Tensor) -> Tensor:
         return moments(x, 0.0)[0]

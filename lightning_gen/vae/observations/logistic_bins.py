@@ -13,6 +13,9 @@ from torch.nn import functional as F
 STD_TO_SCALE = math.sqrt(3) / math.pi
 """The scale of a logistic distribution over its standard deviation."""
 
+LOG_SCALE = 60.0
+"""Beyond it exp leaves float32, and gradients are NaN."""
+
 
 @dataclass(frozen=True)
 class LogisticBins:
@@ -33,8 +36,8 @@ class LogisticBins:
 
     @classmethod
     def of(cls, location: Tensor, log_scale: Tensor, levels: int) -> LogisticBins:
-        """From units in which the levels are equally spaced from -1 to 1."""
-        per_level = 2 / (levels - 1)
+        """From units in which the levels are equally spaced from -1 to 1; log-scales are kept within -60 and 60."""
+        per_level, log_scale = 2 / (levels - 1), log_scale.clamp(-LOG_SCALE, LOG_SCALE)
         return cls((location + 1) / per_level, per_level * torch.exp(-log_scale), levels)
 
     def log_prob(self, x: Tensor) -> Tensor:
