@@ -146,7 +146,7 @@ def _missing(key: list[str], complaint: str, parsers: list, verb: str, args: Seq
     if key and owner:
         flag = "" if key[0] == SPEC else "--"
         return f"{owner[-1]} needs {', '.join(needed)}: give {', '.join(flag + _place(key, name) for name in needed)}"
-    if not {"model", "data"} & set(needed):
+    if not {"model", "data"} & set(needed) or verb not in ("fit", "validate", "test", "predict"):
         return f"{', '.join(needed)} must be given: lightning-gen {verb} --help says how"
     run = next((value for option, value in options(args) if option == "run"), None)
     if verb == "fit":

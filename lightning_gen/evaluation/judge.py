@@ -107,7 +107,10 @@ class Judge(Yardstick):
         return sampler if self.protocol.nfe is None else within(sampler, self.protocol.nfe)
 
     def _estimator(self, module: GenerativeModule) -> Any:
-        return overridden(getattr(module, "bound", None), self.protocol.likelihood.estimator)
+        own, asked = getattr(module, "bound", None), self.protocol.likelihood.estimator
+        if own is None and asked is not None:
+            raise UserError(f"{type(module).__name__} has no likelihood to estimate: leave out --likelihood.estimator")
+        return overridden(own, asked)
 
     def _drawn(self, module: GenerativeModule, sampler: Any, parts: Parts) -> tuple[Features | None, list[Tensor]]:
         """Features of all ranks' samples, on the first; and this rank's part of the sheet."""
