@@ -7,6 +7,7 @@ attempts.csv           a row a start: when, where, from which step
 checkpoints/           step_NNNNNNNN.ckpt, the newest few
 metrics.csv            a row a logged step
 samples/               sheets
+reconstructions/       of a model with latents: originals beside what it makes of them; latents/ its pictures
 evaluation/NAME.json   what `evaluate` measured
 wandb/
 """

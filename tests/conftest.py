@@ -140,7 +140,8 @@ def _content(run: Path) -> tuple[dict, list[dict[str, str]], dict[str, bytes]]:
     kept = ("global_step", "state_dict", "optimizer_states", "lr_schedulers", "lightning_gen")
     with open(run / "metrics.csv", newline="") as file:
         rows = [{k: v for k, v in row.items() if not k.startswith("throughput")} for row in csv.DictReader(file)]
-    sheets = {file.name: file.read_bytes() for file in (run / "samples").glob("*")}
+    drawn = (file for folder in ("samples", "reconstructions") for file in (run / folder).glob("*"))
+    sheets = {f"{file.parent.name}/{file.name}": file.read_bytes() for file in drawn}
     return {key: checkpoint[key] for key in kept}, rows, sheets
 
 
