@@ -82,7 +82,8 @@ class TrainingSetPosterior:
         elements: int = ELEMENTS,
     ) -> None:
         self.examples, self.labels, self.elements = Examples(examples, encode), labels, elements
-        self.squares = torch.cat([part.square().sum(1) for _, part in self.examples.chunks(self._chunk(1))])
+        # in float64: their differences are multiplied by 1 / sigma^2
+        self.squares = torch.cat([part.double().square().sum(1) for _, part in self.examples.chunks(self._chunk(1))])
 
     def __call__(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float, y: Tensor | None = None) -> Posterior:
         """x [B, D], scales [], [B] or [B, 1], y [B] or None -> in x's dtype."""

@@ -125,6 +125,7 @@ class Attractors:
         steps: taken by each, int64 [B].
         converged: bool [B], whether the residual came down to the tolerance.
         residual: |x - D(x)| at the points, [B], root mean square over the dimensions.
+        sigma: the noise level at which the denoiser was asked.
         stations: [B, S, *shape], the points after the steps that were asked for; None where none were.
     """
 
@@ -132,6 +133,7 @@ class Attractors:
     steps: Tensor
     converged: Tensor
     residual: Tensor
+    sigma: float
     stations: Tensor | None = None
 
 
@@ -157,10 +159,10 @@ class Denoising(ABC):
     def attractors(
         self,
         x: Tensor,
-        y: Tensor | None = None,
         *,
         eta: float = 1.0,
         steps: int = 100,
+        y: Tensor | None = None,
         sigma: float | None = None,
         tolerance: float = 1e-4,
         stations: Sequence[int] = (),
@@ -168,7 +170,8 @@ class Denoising(ABC):
         """Where x <- x - eta (x - denoise(x, sigma)) leads from floats x [B, *shape].
 
         Args:
-            sigma: the least that the model knows by default.
             steps: at most; an example stops where its residual is at most `tolerance`.
+            y: conditions [B, ...], or None for no condition.
+            sigma: the least that the model knows by default.
             stations: after which steps the points are kept.
         """

@@ -41,6 +41,15 @@ def test_it_is_x_plus_sigma_squared_times_the_score():
     torch.testing.assert_close(TrainingSetPosterior(examples)(x.detach(), 1.0, sigma).x0, x.detach() + sigma**2 * score)
 
 
+def test_queries_are_as_exact_as_they_are_given_whatever_the_examples_are():
+    """Of float32 examples of many dimensions, whose squares differ by little: what is left of them is over sigma^2."""
+    examples = (draws(5, 1000).float() * 0.01 + 1.0).contiguous()
+    x, sigma = examples.double().mean(0) + 0.001 * draws(3, 1000, seed=1), 0.02
+    found = TrainingSetPosterior(examples)(x, 1.0, sigma)
+    mean, _ = brute_force(examples.double(), x, 1.0, sigma)
+    torch.testing.assert_close(found.x0, mean, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("labelled", [False, True])
 def test_chunks_of_examples_and_of_queries_change_nothing(monkeypatch, labelled):
     """Nor their gradients; each query has its own scales, and the classes come one after the other."""

@@ -74,6 +74,7 @@ class DenoisingAutoencoder(GenerativeModule, Denoising, Imputation):
         """Refuses, at construction, what has no meaning."""
         if not 0.0 <= self.label_dropout < 1.0:
             raise UserError(f"label_dropout lies in [0, 1), got {self.label_dropout}")
+        self.weighting.check(self.preconditioning)
         self.sampler.check(self.noise)
 
     def build(self) -> None:
@@ -121,30 +122,31 @@ class DenoisingAutoencoder(GenerativeModule, Denoising, Imputation):
 
     @torch.no_grad()
     def denoise(self, x: Tensor, sigma: Tensor | float, y: Tensor | None = None) -> Tensor:
+        self._check_asked(x, sigma)
         sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-        return self.denoiser(x, sigma, y if self.conditional else None)
+        return self.denoiser(x, sigma, self._condition(y, len(x)))
 
     def score(self, x: Tensor, sigma: Tensor | float, y: Tensor | None = None) -> Tensor:
         """grad log p of the data under noise sigma, by Tweedie's formula: (D(x) - x) / sigma^2, floats [B, *shape]."""
-        sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-        return (self.denoise(x, sigma, y) - x) / broadcast(sigma.square(), x)
+        away = self.denoise(x, sigma, y) - x
+        return away / broadcast(torch.as_tensor(sigma, dtype=x.dtype, device=x.device).square(), x)
 
     @torch.no_grad()
     def attractors(
         self,
         x: Tensor,
-        y: Tensor | None = None,
         *,
         eta: float = 1.0,
         steps: int = 100,
+        y: Tensor | None = None,
         sigma: float | None = None,
         tolerance: float = 1e-4,
         stations: Sequence[int] = (),
     ) -> Attractors:
-        level = x.new_tensor(self.noise.lowest if sigma is None else sigma)
-        y = y if self.conditional else None
+        sigma = self.noise.lowest if sigma is None else sigma
+        self._check_asked(x, sigma)
         how = {"eta": eta, "steps": steps, "tolerance": tolerance, "stations": stations}
-        return iterate(self.denoiser, x, level, y, **how)
+        return iterate(self.denoiser, x, sigma, self._condition(y, len(x)), **how)
 
     @torch.no_grad()
     def sample(
@@ -182,9 +184,28 @@ class DenoisingAutoencoder(GenerativeModule, Denoising, Imputation):
         """Where a sampler ends that follows a denoiser."""
         sampler = sampler or self.sampler
         sampler.check(self.noise)
-        y = y if self.conditional else None
-        trajectory = sampler.trajectory(denoiser, self.noise, (num, *self.shape), y, rng)
+        trajectory = sampler.trajectory(denoiser, self.noise, (num, *self.shape), self._condition(y, num), rng)
         x = deque(trajectory, maxlen=1).pop().x
         if not torch.isfinite(x).all():  # as integers they would be black images
             raise NonFiniteSamples(f"{sampler.description} gave samples that are not finite")
         return self.domain.decode(x)
+
+    def check_level(self, sigma: Tensor) -> None:
+        """Raises UserError for sigma, [] or [B], at which the model cannot be asked."""
+        self.noise.check(sigma)
+
+    def _check_asked(self, x: Tensor, sigma: Tensor | float) -> None:
+        """Raises UserError for x or sigma of which the denoiser makes no sense."""
+        if not x.is_floating_point():
+            raise UserError(f"denoising is done among floats, as to_floats gives them: got {x.dtype}")
+        self.check_level(torch.as_tensor(sigma).double())
+
+    def _condition(self, y: Tensor | None, num: int) -> Tensor | None:
+        """What the denoiser is told of y, one a row: None where that does not matter, or is left open."""
+        if not self.conditional:
+            return None
+        if y is None and not self.label_dropout:
+            raise UserError("the model was trained with label_dropout 0 and knows nothing without a condition: give y")
+        if y is not None and len(y) != num:
+            raise UserError(f"y has a condition for each of the {num} examples, got {len(y)}")
+        return y

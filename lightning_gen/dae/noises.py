@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lightning_gen.errors import UserError
 
+_SLACK = 1 + 1e-6
+"""Of a level that was printed, or rounded to float32, and is read again."""
+
 
 class Noise(ABC):
     """A distribution of sigma. A new one gives its quantiles.
@@ -26,9 +29,9 @@ class Noise(ABC):
         """sigma [B] below which a share u [B] in [0, 1) of the draws lies, float32."""
 
     def levels(self, num: int) -> list[float]:
-        """`num` levels from the highest to the lowest, one ratio apart; the lowest alone for one."""
+        """`num` levels from the highest to the lowest, one ratio apart; the highest alone for one, where sampling starts."""
         if num == 1:
-            return [self.lowest]
+            return [self.highest]
         return torch.logspace(
             math.log2(self.highest), math.log2(self.lowest), num, base=2, dtype=torch.float64
         ).tolist()
@@ -39,14 +42,21 @@ class Noise(ABC):
         Raises:
             UserError: for what the model was not trained at.
         """
-        slack = 1 + 1e-6  # a level that was printed and read again
-        high, low = highest or self.highest, lowest or self.lowest
-        if not self.lowest / slack <= low <= high <= self.highest * slack:
-            raise UserError(
-                f"the model knows noise levels from {self.lowest:g} to {self.highest:g}: highest {high:g} and lowest {low:g} "
-                f"must lie there, in that order"
-            )
+        high = self.highest if highest is None else highest
+        low = self.lowest if lowest is None else lowest
+        if not self.lowest / _SLACK <= low <= high <= self.highest * _SLACK:
+            raise UserError(f"{self._known}: highest {high:g} and lowest {low:g} must lie there, in that order")
         return FixedNoise(low) if low == high else LogUniformNoise(low, high)
+
+    def check(self, sigma: Tensor) -> None:
+        """Raises UserError for sigma, [] or [B], at which the model was not trained."""
+        outside = ~((sigma >= self.lowest / _SLACK) & (sigma <= self.highest * _SLACK))  # so is NaN
+        if outside.any():
+            raise UserError(f"{self._known}: sigma {sigma[outside][0].item():g} must lie there")
+
+    @property
+    def _known(self) -> str:
+        return f"the model knows noise levels from {self.lowest:g} to {self.highest:g}"
 
 
 class FixedNoise(Noise):

@@ -44,11 +44,25 @@ class ClosedFormDAE(DenoisingAutoencoder):
     def conditional(self) -> bool:
         return self._conditional
 
+    def check_level(self, sigma: Tensor) -> None:
+        if not ((sigma > 0) & sigma.isfinite()).all():
+            raise UserError("sigma, the noise level at which a denoiser is asked, must be positive and finite")
+
     @abstractmethod
     def fit(self, x: Tensor, labels: Tensor | None) -> Denoiser:
         """The denoiser of data x [N, *shape] in their own domain, with their labels [N] if it is to be conditional."""
 
     def initialize(self, x: Tensor, y: Tensor | None = None) -> None:
+        """
+        Raises:
+            UserError: to be conditional, data without labels, or without examples of a class.
+        """
+        if self.conditional:
+            absent = set(range(self.num_classes)).difference([] if y is None else y.unique().tolist())
+            if absent:
+                raise UserError(
+                    f"{type(self).__name__} cannot be conditional: the data have no example of class {min(absent)}"
+                )
         self._denoiser = self.fit(x, y if self.conditional else None)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
 
@@ -45,8 +46,8 @@ class Preconditioned(Preconditioning):
     """
 
     def __init__(self, data_std: float = 0.5) -> None:
-        if data_std <= 0:
-            raise UserError(f"Preconditioned's data_std must be positive, got {data_std}")
+        if not 0 < data_std < math.inf:
+            raise UserError(f"Preconditioned's data_std must be positive and finite, got {data_std}")
         self.data_std = data_std
 
     def __call__(self, sigma: Tensor) -> Scales:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
+
+from lightning_gen.dae.preconditioning import Preconditioned, Preconditioning
+from lightning_gen.errors import UserError
 
 
 class Weighting(ABC):
@@ -14,6 +18,9 @@ class Weighting(ABC):
     @abstractmethod
     def __call__(self, sigma: Tensor) -> Tensor:
         """Weights [B] of squared errors of the clean data, at sigma [B]."""
+
+    def check(self, preconditioning: Preconditioning) -> None:  # noqa: B027  most suit any
+        """Raises UserError where this makes no sense of a network that stands in that preconditioning."""
 
 
 class Unweighted(Weighting):
@@ -38,7 +45,15 @@ class UnitTarget(Weighting):
     """
 
     def __init__(self, data_std: float = 0.5) -> None:
+        if not 0 < data_std < math.inf:
+            raise UserError(f"UnitTarget's data_std must be positive and finite, got {data_std}")
         self.data_std = data_std
+
+    def check(self, preconditioning: Preconditioning) -> None:
+        if isinstance(preconditioning, Preconditioned) and preconditioning.data_std != self.data_std:
+            raise UserError(
+                f"UnitTarget's data_std is that of its Preconditioned, {preconditioning.data_std:g}, not {self.data_std:g}"
+            )
 
     def __call__(self, sigma: Tensor) -> Tensor:
         return sigma**-2 + self.data_std**-2

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
+import tempfile
+from collections.abc import Iterator
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,9 @@ from torch import Tensor
 
 from lightning_gen import loading
 from lightning_gen.errors import UserError
+from lightning_gen.evaluation.provenance import provenance
 from lightning_gen.evaluation.ranks import pick_device
+from lightning_gen.evaluation.subject import subject
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.pictures import save_film
 from lightning_gen.powers import Attractors, Denoising
@@ -43,6 +49,7 @@ def attractors(
     tolerance: float = 1e-4,
     weights: str = "ema",
     seed: int = 0,
+    batch_size: int = 256,
     device: str = "auto",
 ) -> Path:
     """Iterates x <- x - eta (x - D(x)) from a split's images: FILE.png, and FILE.json beside it.
@@ -66,80 +73,110 @@ def attractors(
         tolerance: residual at which an example has come to rest.
         weights: "ema", "ema:DECAY" or "raw".
         seed: of the noise.
+        batch_size: examples at a time.
         device: "auto", "cpu", "cuda", ...
     """
-    if num < 1:
-        raise UserError(f"at least one image must be iterated, not {num}")
-    if noise < 0 or (sigma is not None and sigma <= 0):
-        raise UserError(f"noise levels are positive: got --noise {noise} and --sigma {sigma}")
+    if num < 1 or batch_size < 1:
+        raise UserError(f"at least one image must be iterated: got --num {num} and --batch_size {batch_size}")
+    if not 0 <= noise < math.inf or not (sigma is None or 0 < sigma < math.inf):
+        raise UserError(f"noise levels are positive and finite: got --noise {noise} and --sigma {sigma}")
     path = Path(out) if out else _default_path(model, data, split)
     if path.suffix != ".png":
         raise UserError(f"the sheet goes to a .png, not to {path.name!r}")
     place = pick_device(device)
     module, datamodule, settings = _opened(model, data, init_args, weights, place)
+    _try(path)
     train, examples = (datamodule.split(name) for name in ("train", split))
-    x = torch.as_tensor(examples.x[:num]).to(place)
-    y = None if examples.y is None else torch.as_tensor(examples.y[:num]).to(place)
-    clean = module.to_floats(x)
-    start = clean + noise * IndexedSource(seed, range(len(x)), place).normal(clean.shape)
-    stations = [0, *takewhile(lambda step: step < steps, (2**k for k in range(steps.bit_length())))]
+    num = min(num, len(examples))
     how = {"sigma": sigma, "eta": eta, "steps": steps, "tolerance": tolerance}
-    found = module.attractors(start, y, **how, stations=stations)
-    rest = Neighbours(module, train.x, found.points)
+    stations = [0, *takewhile(lambda step: step < steps, (2**k for k in range(steps.bit_length())))]
+    training, shown, measured = Training(module, train.x, place), [], []
+    for first in range(0, num, batch_size):
+        rows = range(first, min(first + batch_size, num))
+        x = torch.as_tensor(examples.x[rows.start : rows.stop]).to(place)
+        y = None if examples.y is None else torch.as_tensor(examples.y[rows.start : rows.stop]).to(place)
+        clean = module.to_floats(x)
+        start = clean + noise * IndexedSource(seed, rows, place).normal(clean.shape)
+        kept = max(0, min(_SHOWN - first, len(rows)))
+        found = module.attractors(start, y=y, **how, stations=stations if kept else ())
+        nearest = training.nearest(found.points)
+        measured.append(per_example(found, clean, start, nearest, training.mean))
+        if kept:
+            row = [clean, *found.stations.unbind(1), found.points, nearest]
+            shown.append(torch.stack([module.to_data(each[:kept]) for each in row], 1).cpu())
     numbers = {
-        "metrics": measured(found, clean, start, rest),
+        "metrics": summary(measured),
         "settings": {
             **settings,
             **how,
+            "sigma": found.sigma,
+            "data": type(datamodule).__name__,
+            "levels": datamodule.levels,
             "split": split,
-            "num": len(x),
+            "split_fingerprint": examples.fingerprint(),
+            "train_fingerprint": train.fingerprint(),
+            "num": num,
             "noise": noise,
             "seed": seed,
+            "batch_size": batch_size,
+            "device": place.type,
+            **provenance(),
         },
     }
-    shown = [clean, *found.stations.unbind(1), found.points, rest.nearest]
-    _save(torch.stack([module.to_data(each[:_SHOWN]) for each in shown], 1).cpu(), datamodule.levels, path)
-    write_atomically(path.with_suffix(".json"), json.dumps(numbers, indent=1) + "\n")
-    told = {key: round(value, 4) for key, value in numbers["metrics"].items()}
-    print("  ".join(f"{key} {value:g}" for key, value in told.items()))
+    _save(torch.cat(shown), datamodule.levels, path)
+    write_atomically(path.with_suffix(".json"), json.dumps(numbers, indent=1, allow_nan=False) + "\n")
+    print("  ".join(f"{key} {round(value, 4):g}" for key, value in numbers["metrics"].items()))
     return path
 
 
-class Neighbours:
-    """What of a training set is nearest to points [B, *shape].
+class Training:
+    """A training set [N, *shape], in its own domain, among the floats of a model.
 
     Attributes:
-        nearest: the training examples themselves, floats [B, *shape].
-        mean: of the training set, [*shape].
+        mean: of its examples, floats [*shape].
     """
 
-    def __init__(self, module: Denoising, train: Any, points: Tensor) -> None:
-        best = points.new_full((len(points),), torch.inf)
-        self.nearest, total = torch.empty_like(points), torch.zeros_like(points[0], dtype=torch.float64)
-        for first in range(0, len(train), _CHUNK):
-            part = module.to_floats(torch.as_tensor(train[first : first + _CHUNK]).to(points.device))
-            total += part.double().sum(0)
+    def __init__(self, module: Denoising, x: Any, device: torch.device | str = "cpu") -> None:
+        self.module, self.x, self.device = module, x, device
+        self.mean = (sum(part.double().sum(0) for part in self._parts()) / len(x)).float()
+
+    def _parts(self) -> Iterator[Tensor]:
+        for first in range(0, len(self.x), _CHUNK):
+            yield self.module.to_floats(torch.as_tensor(self.x[first : first + _CHUNK]).to(self.device))
+
+    def nearest(self, points: Tensor) -> Tensor:
+        """The example that is nearest to each of points [B, *shape], floats [B, *shape]."""
+        best, nearest = points.new_full((len(points),), torch.inf), torch.empty_like(points)
+        for part in self._parts():
             distance, index = torch.cdist(points.flatten(1), part.flatten(1)).min(1)
             closer = distance < best
-            best[closer], self.nearest[closer] = distance[closer], part[index[closer]]
-        self.mean = (total / len(train)).to(points.dtype)
+            best[closer], nearest[closer] = distance[closer], part[index[closer]]
+        return nearest
 
 
-def measured(found: Attractors, clean: Tensor, start: Tensor, rest: Neighbours) -> dict[str, float]:
-    """Means over the examples, but for `residual_max`."""
+def per_example(found: Attractors, clean: Tensor, start: Tensor, nearest: Tensor, mean: Tensor) -> dict[str, Tensor]:
+    """What is measured of each of B examples, float64 [B]."""
 
-    def apart(a: Tensor, b: Tensor) -> float:
-        return (a - b).flatten(1).square().mean(1).sqrt().mean().item()
+    def apart(other: Tensor) -> Tensor:
+        return (found.points - other).flatten(1).double().square().mean(1).sqrt()
 
     return {
-        "converged": found.converged.double().mean().item(),
-        "steps": found.steps.double().mean().item(),
-        "residual": found.residual.mean().item(),
-        "residual_max": found.residual.max().item(),
-        "distance_to_start": apart(found.points, start),
-        "distance_to_original": apart(found.points, clean),
-        "distance_to_nearest_training": apart(found.points, rest.nearest),
-        "distance_to_training_mean": apart(found.points, rest.mean[None]),
+        "converged": found.converged.double(),
+        "steps": found.steps.double(),
+        "residual": found.residual.double(),
+        "distance_to_start": apart(start),
+        "distance_to_original": apart(clean),
+        "distance_to_nearest_training": apart(nearest),
+        "distance_to_training_mean": apart(mean),
+    }
+
+
+def summary(batches: list[dict[str, Tensor]]) -> dict[str, float]:
+    """Means over the examples of all batches, and the largest residual."""
+    whole = {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
+    return {
+        **{key: values.mean().item() for key, values in whole.items()},
+        "residual_max": whole["residual"].max().item(),
     }
 
 
@@ -158,10 +195,11 @@ def _opened(
             raise UserError("--init_args are of a closed form: name its class and give --data, or leave them out")
         checkpoint = loading.read_checkpoint(model)
         module, datamodule = loading.from_checkpoint(checkpoint, weights, model), loading.load_data(checkpoint)
-        step = int(checkpoint["global_step"])
-        settings = {"model": Path(loading.folder_of(model)).resolve().name, "step": step, "weights": module.weights}
+        settings = {"model": type(module).__name__, "weights": module.weights, **subject(checkpoint, model)}
         return _denoising(module.to(device)), datamodule, settings
     from lightning.pytorch import LightningDataModule
+
+    import lightning_gen.families  # noqa: F401  so that the class may go by its bare name
 
     datamodule = build(_spec(data), LightningDataModule)
     given = {key: getattr(datamodule, key) for key in ("shape", "levels", "num_classes")}
@@ -174,7 +212,7 @@ def _opened(
     train = datamodule.split("train")
     labels = None if train.y is None else torch.as_tensor(train.y[:]).to(device)
     module.to(device).initialize(torch.as_tensor(train.x[:]).to(device), labels)
-    return module.eval(), datamodule, {"model": model, "init_args": init_args or {}, "data": data}
+    return module.eval(), datamodule, {"model": type(module).__name__, "init_args": init_args or {}}
 
 
 def _denoising(module: GenerativeModule) -> GenerativeModule:
@@ -194,6 +232,17 @@ def _spec(data: str) -> dict[str, Any]:
     if not isinstance(content, dict) or "class_path" not in content:
         raise UserError(f"--data {data} names no class_path of a data module")
     return content
+
+
+def _try(path: Path) -> None:
+    """Makes the folder of a file that will be written; refuses, before the work, where it could not be."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
 
 
 def _save(x: Tensor, levels: int | None, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from math import prod
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,23 @@ class Map(nn.Module, ABC):
         in_shape: of an example of the input, (F,) or (C, H, W).
         out_shape: of an example of the output.
         cond_dim: features of the condition; None for a network without one.
+
+    Raises:
+        UserError: for a number of channels in the place of `out_shape`, which networks of noisy examples are given.
     """
 
     output: nn.Linear | nn.Conv2d
+
+    def __new__(
+        cls, in_shape: tuple[int, ...] = (), out_shape: tuple[int, ...] = (), *args: Any, **kwargs: Any
+    ) -> Self:
+        # Before any constructor works with the shapes; copies and pickles come here without them.
+        if isinstance(out_shape, int):
+            raise UserError(
+                f"{cls.__name__} maps a shape to a shape and is not told the noise level: "
+                "put lightning_gen.networks.NoiseBlind around it"
+            )
+        return super().__new__(cls)
 
     def __init__(self, in_shape: tuple[int, ...], out_shape: tuple[int, ...], cond_dim: int | None = None) -> None:
         super().__init__()

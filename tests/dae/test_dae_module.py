@@ -21,8 +21,7 @@ from lightning_gen.dae import (
 )
 from lightning_gen.errors import NoLikelihood, NonFiniteSamples, UserError
 from lightning_gen.generative_module import LossDraws
-from lightning_gen.networks import MLP, ClassEmbedding, PlainMLP
-from lightning_gen.networks.autoencoders import NoiseBlind
+from lightning_gen.networks import MLP, ClassEmbedding, NoiseBlind, PlainMLP
 from lightning_gen.powers import Denoising, Imputation
 from lightning_gen.random_source import GeneratorSource, IndexedSource
 
@@ -178,7 +177,7 @@ def test_the_label_matters_and_can_be_left_out():
         labels = torch.full((200,), k)
         assert (module.denoise(noisy, 5.0, labels) - mean).abs().mean() < 0.15
         assert (module.sample(200, labels) - mean).abs().mean() < 0.2
-        assert (module.attractors(noisy, labels, eta=0.5).points - mean).abs().mean() < 0.2
+        assert (module.attractors(noisy, y=labels, eta=0.5).points - mean).abs().mean() < 0.2
     assert module.denoise(noisy, 5.0).abs().mean() < 0.5
     drawn = module.sample(200)
     assert 60 < (drawn > 0).sum() < 140
@@ -222,7 +221,12 @@ def test_what_diverges_is_named():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "word"), [({"label_dropout": 1.0}, "label_dropout"), ({"sampler": Langevin(highest=3.0)}, "highest")]
+    ("wrong", "word"),
+    [
+        ({"label_dropout": 1.0}, "label_dropout"),
+        ({"sampler": Langevin(highest=3.0)}, "highest"),
+        ({"weighting": UnitTarget(0.5), "preconditioning": Preconditioned(0.7)}, "data_std"),
+    ],
 )
 def test_what_has_no_meaning_is_refused_at_construction(wrong, word):
     with pytest.raises(UserError, match=word):
@@ -232,3 +236,51 @@ def test_what_has_no_meaning_is_refused_at_construction(wrong, word):
 def test_a_sampler_beyond_what_was_trained_is_refused():
     with pytest.raises(UserError, match="highest"):
         made().sample(2, sampler=NoiseToManifold(highest=3.0))
+
+
+ASKED = {"denoise": {}, "score": {}, "attractors": {"steps": 2}}
+
+
+@pytest.mark.parametrize("verb", ASKED)
+def test_only_floats_at_a_level_that_was_trained_can_be_denoised(verb):
+    module = made(noise=LogUniformNoise(0.1, 10.0))
+    ask = partial(getattr(module, verb), **ASKED[verb])
+    ask(torch.zeros(2, 3), sigma=torch.tensor(0.1))
+    for sigma in (0.05, 20.0, 0.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="from 0.1 to 10"):
+            ask(torch.zeros(2, 3), sigma=sigma)
+    with pytest.raises(UserError, match="to_floats"):
+        ask(torch.zeros(2, 3, dtype=torch.uint8), sigma=1.0)
+
+
+def test_attractors_are_those_of_the_lowest_level_by_default():
+    module = made(noise=LogUniformNoise(0.1, 10.0))
+    found = module.attractors(torch.ones(2, 3), eta=0.5, steps=3)
+    assert found.sigma == 0.1
+    assert torch.equal(found.points, module.attractors(torch.ones(2, 3), eta=0.5, steps=3, sigma=0.1).points)
+    with pytest.raises(TypeError):
+        module.attractors(torch.ones(2, 3), torch.zeros(2))
+
+
+def test_a_condition_is_asked_for_where_none_was_ever_left_out():
+    kwargs = dict(conditioner=partial(ClassEmbedding, dim=8), noise=FixedNoise(1.0))
+    x, y, mask = torch.zeros(2, 3), torch.tensor([0, 1]), torch.tensor([True, False, False])
+    short = NoiseToManifold(2)
+    for module in (made(num_classes=2, label_dropout=0.0, **kwargs), made(num_classes=2, **kwargs)):
+        asked = (
+            lambda y, m=module: m.denoise(x, 1.0, y),
+            lambda y, m=module: m.attractors(x, steps=1, y=y),
+            lambda y, m=module: m.impute(x, mask, y, imputer=short),
+        )
+        for ask in asked:
+            ask(y)
+            with pytest.raises(UserError, match="2 examples, got 1"):
+                ask(y[:1])
+            if module.label_dropout:
+                ask(None)
+            else:
+                with pytest.raises(UserError, match="label_dropout 0"):
+                    ask(None)
+        module.sample(2, sampler=short)  # draws its labels
+        with pytest.raises(UserError, match="3 examples, got 2"):
+            module.sample(3, y, sampler=short)

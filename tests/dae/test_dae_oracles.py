@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from datamodules import Digits
-from lightning_gen.dae import LinearDAE, NoiseToManifold, OptimalDAE
+from lightning_gen.dae import FixedNoise, LinearDAE, NoiseToManifold, OptimalDAE
 from lightning_gen.errors import UserError
 
 
@@ -69,3 +69,28 @@ def test_nothing_is_known_before_data_are_seen(kind):
     module.configure_model()
     with pytest.raises(RuntimeError, match="initialize"):
         module.sample(1)
+
+
+@pytest.mark.parametrize("kind", [OptimalDAE, LinearDAE])
+def test_every_level_can_be_asked(kind, train):
+    module = made(kind, train, 200, noise=FixedNoise(0.5))
+    x = module.to_floats(train.x[:3])
+    assert module.attractors(x, sigma=50.0, steps=1).sigma == 50.0
+    assert module.score(x, 1e-3).isfinite().all()
+    for sigma in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(UserError, match="positive and finite"):
+            module.denoise(x, sigma)
+
+
+@pytest.mark.parametrize("kind", [OptimalDAE, LinearDAE])
+def test_a_class_without_examples_is_refused_where_classes_matter(kind, train):
+    some = train.y < 3
+    for conditional in (False, True):
+        module = kind((1, 8, 8), 17, 4, conditional=conditional)
+        module.configure_model()
+        if not conditional:
+            module.initialize(train.x[some], train.y[some])
+            continue
+        for y in (train.y[some], None):
+            with pytest.raises(UserError, match="class 3" if y is not None else "class 0"):
+                module.initialize(train.x[some], y)

@@ -72,6 +72,17 @@ def test_at_one_level_the_autoencoder_is_fed_its_own_output():
     assert last.sigma == 0.0
 
 
+def test_one_step_from_the_highest_level_goes_to_the_mean():
+    """Pure noise says nothing of the data: D of it is about their mean."""
+    rng = IndexedSource(0, range(500))
+    first, last = NoiseToManifold(1).trajectory(GAUSSIAN, RANGE, (500, 2), None, rng)
+    torch.testing.assert_close(last.x, GAUSSIAN(first.x, torch.tensor(RANGE.highest)))
+    assert first.x.std().item() == pytest.approx(RANGE.highest, rel=0.05)
+    assert (last.x - MEAN).square().mean().sqrt() < 0.05
+    *_, last = Langevin(1, 150, temperature=0.0).trajectory(GAUSSIAN, RANGE, (9, 2), None, GeneratorSource(0))
+    torch.testing.assert_close(last.x, MEAN.expand(9, 2), atol=0.01, rtol=0)
+
+
 def test_knowing_a_part_draws_the_rest_given_it():
     """x_1 | x_0 of a Gaussian, in closed form."""
     known = torch.tensor([1.5, 0.0]).expand(4000, 2)

@@ -27,7 +27,7 @@ def test_levels_fall_by_one_ratio(noise):
     assert levels[0].item() == pytest.approx(noise.highest) and levels[-1].item() == pytest.approx(noise.lowest)
     ratios = levels[1:] / levels[:-1]
     torch.testing.assert_close(ratios, ratios[:1].expand(6))
-    assert noise.levels(1) == [noise.lowest]
+    assert noise.levels(1) == [noise.highest]
 
 
 def test_only_what_was_trained_can_be_asked():
@@ -35,9 +35,13 @@ def test_only_what_was_trained_can_be_asked():
     part = noise.within(1.0, None)
     assert (part.highest, part.lowest) == (1.0, 0.1)
     assert noise.within(2.0, 2.0).levels(2) == pytest.approx([2.0, 2.0])
-    for highest, lowest in ((20.0, None), (None, 0.01), (0.2, 0.5)):
+    for highest, lowest in ((20.0, None), (None, 0.01), (0.2, 0.5), (0.0, None), (None, 0.0)):
         with pytest.raises(UserError, match="from 0.1 to 10"):
             noise.within(highest, lowest)
+    noise.check(torch.tensor([0.1, 2.0, 10.0]).double())  # floats that lie a little outside
+    for sigma in (0.09, 11.0, 0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(UserError, match="from 0.1 to 10: sigma"):
+            noise.check(torch.tensor([1.0, sigma]))
 
 
 @pytest.mark.parametrize(

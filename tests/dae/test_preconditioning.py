@@ -32,3 +32,13 @@ def test_plain_is_the_network():
 def test_no_deviation_is_refused():
     with pytest.raises(UserError, match="data_std"):
         Preconditioned(0.0)
+    for data_std in (0.0, -0.5, float("nan")):
+        with pytest.raises(UserError, match="data_std"):
+            UnitTarget(data_std)
+
+
+def test_the_unit_target_of_another_preconditioning_is_refused():
+    UnitTarget(0.7).check(Preconditioned(0.7))
+    UnitTarget(0.7).check(Plain())
+    with pytest.raises(UserError, match="0.5, not 0.7"):
+        UnitTarget(0.7).check(Preconditioned(0.5))

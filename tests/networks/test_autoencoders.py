@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from lightning_gen.errors import UserError
-from lightning_gen.networks import ConvDecoder, ConvEncoder, PlainMLP
-from lightning_gen.networks.autoencoders import Bottleneck, NoiseBlind
+from lightning_gen.networks import Bottleneck, ConvDecoder, ConvEncoder, NoiseBlind, PlainMLP
 
 LINEAR = partial(PlainMLP, widths=[])
 
@@ -21,6 +20,8 @@ def test_no_more_passes_than_the_features(cond_dim):
     assert torch.linalg.matrix_rank(out - out.mean(0), rtol=1e-4) == 3
     with pytest.raises(UserError, match="features"):
         Bottleneck((4,), (4,), features=0, encoder=LINEAR, decoder=LINEAR)
+    with pytest.raises(UserError, match="NoiseBlind"):
+        Bottleneck((4,), 4, encoder=LINEAR, decoder=LINEAR)
 
 
 def test_it_starts_where_it_is_told():

@@ -174,6 +174,13 @@ def test_what_cannot_be_built_is_refused(kind, in_shape, out_shape, kwargs, word
         kind(in_shape, out_shape, **kwargs)
 
 
+def test_a_map_in_the_place_of_a_network_that_is_told_the_noise_level_is_refused(name):
+    """Such a network is made from (shape, out_channels, cond_dim)."""
+    kind, shape, _, kwargs = MAPS[name]
+    with pytest.raises(UserError, match=rf"{kind.__name__} .*lightning_gen\.networks\.NoiseBlind around it"):
+        kind(shape, shape[0], None, **kwargs)
+
+
 def test_without_hidden_layers_an_mlp_is_linear_in_input_and_condition():
     network = PlainMLP((3,), (2, 2), 2, widths=[]).double()
     assert sum(p.numel() for p in network.parameters()) == 4 * (3 + 2) + 4
