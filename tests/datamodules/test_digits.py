@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from datamodules.digits import Digits, stratified
+from datamodules.digits import BinaryDigits, Digits, stratified
 
 PARTS = ("extractor", "real", "val", "test")
 
@@ -69,3 +69,12 @@ def test_the_shipped_split_never_moves(digits):
 def test_sizes_that_do_not_add_up_are_refused():
     with pytest.raises(ValueError, match="add up"):
         stratified(torch.zeros(10, dtype=torch.int64), [5, 4], seed=0)
+
+
+def test_bits_are_the_greys_in_two_halves():
+    """The same images in the same splits, in order; of the 17 levels the upper nine are 1."""
+    greys, bits = Digits(), BinaryDigits()
+    assert bits.levels == 2 and bits.shape == greys.shape
+    for name in ("train", "val", "test", "real", "extractor"):
+        assert torch.equal(bits.split(name).x, (greys.split(name).x > 7).to(torch.uint8))
+        assert torch.equal(bits.split(name).y, greys.split(name).y)

@@ -13,7 +13,7 @@ from datamodules import DataModule
 
 ROOT = Path(datamodules.__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs" / "data").glob("*.yaml"))
-SMALL = {"digits", "two_moons", "eight_gaussians", "checkerboard"}
+SMALL = {"digits_binary", "digits", "two_moons", "eight_gaussians", "checkerboard"}
 PACKED = {"cifar10_packed"}
 
 
