@@ -57,3 +57,8 @@ class Vectors(Domain):
     def check(self, x: Tensor) -> None:
         if not x.is_floating_point():
             raise UserError(f"the data are real vectors, these are {x.dtype}")
+
+
+def domain_of(levels: int | None) -> Domain:
+    """Of data with so many levels; None of real vectors."""
+    return Vectors() if levels is None else Levels(levels)

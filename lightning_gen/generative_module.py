@@ -14,7 +14,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_gen.divergence import LossWatch
-from lightning_gen.domains import Levels, Vectors
+from lightning_gen.domains import domain_of
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.loggers import is_logged
@@ -145,7 +145,7 @@ class GenerativeModule(LightningModule, ABC):
         """Raises UserError for data of another shape or domain. Reads from the device: not for training steps."""
         if tuple(x.shape[1:]) != self.shape:
             raise UserError(f"the data have shape {('B', *self.shape)}, not {tuple(x.shape)}".replace("'", ""))
-        (Vectors() if self.levels is None else Levels(self.levels)).check(x)
+        domain_of(self.levels).check(x)
 
     # ---- randomness -----------------------------------------------------------------------------------------------
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.closed_forms import GaussianPosterior, TrainingSetPosterior
 from lightning_gen.dae.preconditioning import Preconditioning
+from lightning_gen.networks.layers import own_dtype
 
 
 class Denoiser(ABC):
@@ -18,11 +20,6 @@ class Denoiser(ABC):
     @abstractmethod
     def __call__(self, x: Tensor, sigma: Tensor, y: Tensor | None = None) -> Tensor:
         """E[x0 | x], [B, ...] in x's dtype, at sigma [] or [B]; y the data's own (labels, embeddings), None for none."""
-
-
-def broadcast(value: Tensor, x: Tensor) -> Tensor:
-    """`value`, [] or [B], in x's dtype with ones in the place of what x [B, ...] has besides."""
-    return value.to(x.dtype).reshape(value.shape + (1,) * (x.ndim - value.ndim)) if value.ndim else value.to(x.dtype)
 
 
 class NetworkDenoiser(Denoiser):
@@ -46,8 +43,8 @@ class NetworkDenoiser(Denoiser):
             cond = self.conditioner(y, drop) if y is not None else self.conditioner.null(len(x), x.device)
         # The state keeps its dtype and log-SNR float32; the network runs in its own.
         sigma = sigma.float().expand(len(x))
-        skip, out, into = (broadcast(scale, x) for scale in self.preconditioning(sigma))
-        dtype = next((p.dtype for p in self.network.parameters()), x.dtype)
+        skip, out, into = (broadcast(scale.to(x.dtype), x) for scale in self.preconditioning(sigma))
+        dtype = own_dtype(self.network, x.dtype)
         return skip * x + out * self.network((into * x).to(dtype), -2 * sigma.log(), cond).to(x.dtype)
 
 

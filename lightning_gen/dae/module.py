@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_gen.dae.denoisers import Denoiser, Informed, NetworkDenoiser, broadcast
+from lightning_gen.broadcasting import broadcast
+from lightning_gen.dae.denoisers import Denoiser, Informed, NetworkDenoiser
 from lightning_gen.dae.iteration import iterate
 from lightning_gen.dae.noises import FixedNoise, Noise
 from lightning_gen.dae.preconditioning import Plain, Preconditioning
 from lightning_gen.dae.samplers import Langevin, NoiseToManifold, Sampler
 from lightning_gen.dae.weightings import Unweighted, Weighting
-from lightning_gen.domains import Levels, Vectors
+from lightning_gen.domains import domain_of
 from lightning_gen.errors import NonFiniteSamples, UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.masks import as_mask
@@ -67,7 +68,7 @@ class DenoisingAutoencoder(GenerativeModule, Denoising, Imputation):
         self.sampler = sampler or NoiseToManifold()
         self.label_dropout = label_dropout
         self.conditioner: nn.Module | None = None
-        self.domain = Vectors() if levels is None else Levels(levels)
+        self.domain = domain_of(levels)
         self.check()
 
     def check(self) -> None:
@@ -103,7 +104,7 @@ class DenoisingAutoencoder(GenerativeModule, Denoising, Imputation):
         # Levels are stratified over the global batch, of which each rank takes its own part.
         u = (draws.rows + draws.shared.uniform((1,), torch.float64)) / draws.total
         sigma = self.noise.quantile(u)
-        noisy = x0 + broadcast(sigma, x0) * draws.own.normal(x0.shape)
+        noisy = x0 + broadcast(sigma.to(x0.dtype), x0) * draws.own.normal(x0.shape)
         error = (self.reconstruct(noisy, sigma, y) - x0).square().flatten(1).mean(1)
         return {"loss": (self.weighting(sigma) * error).mean(), "mse": error.mean()}
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.diffusion.decoders import Decoder, NetworkFree, Reconstruction
 from lightning_gen.diffusion.denoisers import Denoiser
 from lightning_gen.diffusion.parameterizations import Prediction, posterior_mean
-from lightning_gen.diffusion.paths import NoiseLevel, broadcast
+from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.diffusion.reverse_variances import FixedSmall, ReverseVariance, smallest
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.variance_models import reverse_kl

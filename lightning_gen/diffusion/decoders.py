@@ -9,8 +9,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.diffusion.denoisers import Denoiser
-from lightning_gen.diffusion.paths import NoiseLevel, broadcast
+from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.diffusion.reverse_variances import ReverseVariance
 from lightning_gen.domains import Levels
 from lightning_gen.errors import IncompatibleAxes, UserError

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.closed_forms import GaussianPosterior, TrainingSetPosterior
 from lightning_gen.diffusion.parameterizations import Parameterization, Prediction
-from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel, broadcast
+from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.variance_models import VarianceModel
+from lightning_gen.networks.layers import own_dtype
 
 
 class Denoiser(ABC):
@@ -41,7 +43,7 @@ def asked(network: nn.Module, x_t: Tensor, level: NoiseLevel, scale: Tensor | No
     Args:
         scale: of the input, [B] or []; None for nothing.
     """
-    dtype = next((p.dtype for p in network.parameters()), x_t.dtype)
+    dtype = own_dtype(network, x_t.dtype)
     seen = x_t if scale is None else broadcast(scale.to(x_t.dtype), x_t) * x_t
     return network(seen.to(dtype), level.logsnr.float().expand(len(x_t)), cond).to(x_t.dtype)
 

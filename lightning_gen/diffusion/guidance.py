@@ -14,9 +14,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.diffusion.denoisers import Denoiser
 from lightning_gen.diffusion.parameterizations import Prediction
-from lightning_gen.diffusion.paths import GaussianPath, broadcast
+from lightning_gen.diffusion.paths import GaussianPath
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.errors import IncompatibleAxes, UserError
 

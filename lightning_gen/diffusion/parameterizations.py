@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_gen.diffusion.paths import NoiseLevel, broadcast
+from lightning_gen.broadcasting import broadcast
+from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.errors import UserError
 
 

@@ -8,13 +8,9 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.diffusion.schedules import GradientScale, NoiseSchedule
 from lightning_gen.errors import UserError
-
-
-def broadcast(value: Tensor, x: Tensor) -> Tensor:
-    """`value`, [] or [B], with trailing ones so that it multiplies x [B, ...]."""
-    return value.reshape(value.shape + (1,) * (x.ndim - value.ndim)) if value.ndim else value
 
 
 @dataclass(frozen=True)

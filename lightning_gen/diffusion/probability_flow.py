@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.diffusion.denoisers import Denoiser
-from lightning_gen.diffusion.paths import NoiseLevel, broadcast
+from lightning_gen.diffusion.paths import NoiseLevel
 
 
 class ProbabilityFlow:

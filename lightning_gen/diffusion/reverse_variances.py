@@ -8,8 +8,9 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.diffusion.parameterizations import Prediction
-from lightning_gen.diffusion.paths import NoiseLevel, broadcast
+from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.errors import IncompatibleAxes
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.diffusion.denoisers import Denoiser
 from lightning_gen.diffusion.guidance import Guidance, Process, extrapolated, gradient, tilted
 from lightning_gen.diffusion.parameterizations import Prediction
-from lightning_gen.diffusion.paths import GaussianPath, broadcast
+from lightning_gen.diffusion.paths import GaussianPath
 from lightning_gen.errors import UserError
 
 

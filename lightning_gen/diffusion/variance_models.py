@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.diffusion.parameterizations import Prediction, posterior_mean
-from lightning_gen.diffusion.paths import NoiseLevel, broadcast
+from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.diffusion.reverse_variances import LearnedRange, smallest
 from lightning_gen.errors import UserError
 from lightning_gen.exact_buffers import ExactBuffers

@@ -25,7 +25,7 @@ from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.pictures import save_film
 from lightning_gen.powers import Attractors, Denoising
 from lightning_gen.random_source import IndexedSource
-from lightning_gen.run_directory import write_atomically
+from lightning_gen.run_directory import write_atomically, written_whole
 from lightning_gen.specs import build, nested
 
 _CHUNK = 4096
@@ -123,7 +123,8 @@ def attractors(
             **provenance(),
         },
     }
-    _save(torch.cat(shown), datamodule.levels, path)
+    with written_whole(path) as partial:
+        save_film(torch.cat(shown), datamodule.levels, partial)
     write_atomically(path.with_suffix(".json"), json.dumps(numbers, indent=1, allow_nan=False) + "\n")
     print("  ".join(f"{key} {round(value, 4):g}" for key, value in numbers["metrics"].items()))
     return path
@@ -243,13 +244,3 @@ def _try(path: Path) -> None:
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): choose another --out") from error
-
-
-def _save(x: Tensor, levels: int | None, path: Path) -> None:
-    """The sheet, whole or not at all."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        save_film(x, levels, partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

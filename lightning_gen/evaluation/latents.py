@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from lightning_gen.evaluation.latent_view import LatentView, pair_columns, save_
 from lightning_gen.evaluation.ranks import pick_device
 from lightning_gen.evaluation.subject import subject
 from lightning_gen.powers import LatentVariables
-from lightning_gen.run_directory import write_atomically
+from lightning_gen.run_directory import write_atomically, written_whole
 
 _IMAGES, _POINTS = 16, 500
 """Examples on a sheet by default: of images, and of points of the plane."""
@@ -92,12 +91,12 @@ def latents(
     }
     if module.latents == 2:
         sheets["manifold"] = (lambda: view.manifold(_SIDE), _SIDE)
-        with _whole(folder / "encoded.png") as path:
+        with _anew(folder / "encoded.png") as path:
             _scatter(view.z, examples.y, path)
     left_out = {}
     for name, (drawn, columns) in sheets.items():
         try:
-            with _whole(folder / f"{name}.png") as path:
+            with _anew(folder / f"{name}.png") as path:
                 save_sheet(drawn(), module.levels, path, columns)
         except UserError as reason:
             left_out[name] = str(reason)
@@ -124,17 +123,10 @@ def latents(
     return folder
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Where a picture is written first, so that it is at `path` whole or not at all; an older one goes at once."""
+def _anew(path: Path) -> AbstractContextManager[Path]:
+    """Where a picture is written; an older one goes at once."""
     path.unlink(missing_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    return written_whole(path)
 
 
 def _scatter(z: Tensor, y: Any, path: Path) -> None:

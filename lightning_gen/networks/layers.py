@@ -21,6 +21,11 @@ def zero(module: Module) -> Module:
     return module
 
 
+def own_dtype(network: nn.Module, default: torch.dtype) -> torch.dtype:
+    """Of a network's weights, in which it takes its input; `default` where it has none."""
+    return next((p.dtype for p in network.parameters()), default)
+
+
 def num_groups(channels: int, at_most: int) -> int:
     """How many groups GroupNorm makes of `channels`: the largest divisor that is not above `at_most` and leaves each
     at least four channels. A group of one channel at one pixel is normalised to nothing."""

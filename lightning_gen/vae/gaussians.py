@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gen.errors import UserError
+from lightning_gen.networks.layers import own_dtype
 
 LOG_STD = 7.0
 """Log standard deviations stay within -7 and 7, softly: exp of what a network says before it is trained may overflow."""
@@ -183,7 +184,7 @@ def standard_log_prob(z: Tensor) -> Tensor:
 
 def asked(network: nn.Module, x: Tensor, cond: Tensor | None) -> Tensor:
     """network(x, cond) in the dtype of its weights (and under autocast, if that is on), back in float32 or float64."""
-    dtype = next((p.dtype for p in network.parameters()), x.dtype)
+    dtype = own_dtype(network, x.dtype)
     return precise(network(x.to(dtype), None if cond is None else cond.to(dtype)))
 
 

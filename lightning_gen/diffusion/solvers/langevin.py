@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_gen.broadcasting import broadcast
 from lightning_gen.diffusion.denoisers import Conditioned
-from lightning_gen.diffusion.paths import NoiseLevel, broadcast
+from lightning_gen.diffusion.paths import NoiseLevel
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.solvers.base import Solver, score
 from lightning_gen.errors import UserError
