@@ -12,6 +12,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_gen.broadcasting import broadcast
+from lightning_gen.conditional import Conditional
 from lightning_gen.dae.denoisers import Denoiser, Informed, NetworkDenoiser
 from lightning_gen.dae.iteration import iterate
 from lightning_gen.dae.noises import FixedNoise, Noise
@@ -26,7 +27,7 @@ from lightning_gen.powers import Attractors, Denoising, Imputation
 from lightning_gen.random_source import RandomSource
 
 
-class DenoisingAutoencoder(GenerativeModule, Denoising, Imputation):
+class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation):
     """E[x0 | x0 + sigma eps], learned by least squares (Vincent et al. 2008). It has no likelihood, but knows the score.
 
     Integers are noised as points of [-1, 1], vectors as they are: all sigmas are in those units.
@@ -79,18 +80,10 @@ class DenoisingAutoencoder(GenerativeModule, Denoising, Imputation):
         self.sampler.check(self.noise)
 
     def build(self) -> None:
-        if self.conditioner_factory is not None:
-            self.conditioner = self.conditioner_factory(self.num_classes)
-        cond_dim = self.conditioner.dim if self.conditioner is not None else None
-        self.network = self.network_factory(self.shape, self.shape[0], cond_dim)
+        self.network = self.network_factory(self.shape, self.shape[0], self.build_conditioner())
 
     def networks(self):
         yield self.network
-
-    @property
-    def conditional(self) -> bool:
-        """Whether y matters."""
-        return self.conditioner_factory is not None
 
     @property
     def denoiser(self) -> Denoiser:
@@ -154,8 +147,8 @@ class DenoisingAutoencoder(GenerativeModule, Denoising, Imputation):
         self, num: int, y: Tensor | None = None, *, sampler: Sampler | None = None, rng: RandomSource | None = None
     ) -> Tensor:
         rng = rng if rng is not None else self.default_rng(num)
-        if self.conditional and y is None and self.num_classes is not None:
-            y = rng.fork("labels").integers(self.num_classes, (num,))
+        if self.conditional and y is None:
+            y = self.drawn_labels(num, rng)
         return self._drawn(self.denoiser, num, y, sampler, rng)
 
     @torch.no_grad()

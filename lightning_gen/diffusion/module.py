@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_gen.conditional import Conditional
 from lightning_gen.diffusion.axes import check_axes
 from lightning_gen.diffusion.bounds import LikelihoodEstimator, VariationalBound, kl_to_prior
 from lightning_gen.diffusion.decoders import LevelDecoder, VectorDecoder
@@ -31,7 +32,7 @@ from lightning_gen.powers import Film, Imputation
 from lightning_gen.random_source import LossDraws, RandomSource
 
 
-class GaussianDiffusion(GenerativeModule, Imputation, Film):
+class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
     """Diffusion with Gaussian noise. DDPM, VDM, flow matching and their kin are choices of its axes, not classes.
 
     Args:
@@ -115,19 +116,12 @@ class GaussianDiffusion(GenerativeModule, Imputation, Film):
             sampler.guidance.check(conditional=self.conditional, label_dropout=self.label_dropout)
 
     def build(self) -> None:
-        if self.conditioner_factory is not None:
-            self.conditioner = self.conditioner_factory(self.num_classes)
-        cond_dim = self.conditioner.dim if self.conditioner is not None else None
+        cond_dim = self.build_conditioner()
         channels = self.shape[0] * (self.variance.multiple if self.variance is not None else 1)
         self.network = self.network_factory(self.shape, channels, cond_dim)
 
     def networks(self):
         yield self.network
-
-    @property
-    def conditional(self) -> bool:
-        """Whether y matters."""
-        return self.conditioner_factory is not None
 
     @property
     def denoiser(self) -> NetworkDenoiser:
@@ -226,8 +220,8 @@ class GaussianDiffusion(GenerativeModule, Imputation, Film):
         self._ready(sampler)
         rng = rng if rng is not None else self.default_rng(num)
         asked = self.conditional or sampler.guidance is not None  # a classifier guides what knows of no classes
-        if asked and y is None and self.num_classes is not None:
-            y = rng.fork("labels").integers(self.num_classes, (num,))
+        if asked and y is None:
+            y = self.drawn_labels(num, rng)
         yield from sampler.trajectory(self.denoiser, self.schedule, (num, *self.shape), y, rng)
 
     @torch.no_grad()

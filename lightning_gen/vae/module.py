@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_gen.conditional import Conditional
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
@@ -32,7 +33,7 @@ Network = Callable[[tuple[int, ...], tuple[int, ...], int | None], Map]
 """Makes a map network from (in_shape, out_shape, cond_dim)."""
 
 
-class LatentVariableModule(GenerativeModule, LatentVariables, Imputation):
+class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imputation):
     """What VAEs of any depth share. One of them defines `make`.
 
     Args:
@@ -90,14 +91,7 @@ class LatentVariableModule(GenerativeModule, LatentVariables, Imputation):
         self.bound.check(self.num_layers)
 
     def build(self) -> None:
-        if self.conditional:
-            self.conditioner = self.conditioner_factory(self.num_classes)
-        self.make(self.conditioner.dim if self.conditioner is not None else None)
-
-    @property
-    def conditional(self) -> bool:
-        """Whether y matters."""
-        return self.conditioner_factory is not None
+        self.make(self.build_conditioner())
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Nats per example."""
@@ -133,8 +127,8 @@ class LatentVariableModule(GenerativeModule, LatentVariables, Imputation):
         rng: RandomSource | None = None,
     ) -> Tensor:
         rng = rng if rng is not None else self.default_rng(num)
-        if self.conditional and y is None and self.num_classes is not None:
-            y = rng.fork("labels").integers(self.num_classes, (num,))
+        if self.conditional and y is None:
+            y = self.drawn_labels(num, rng)
         return (sampler or self.sampler)(self.model, num, self._cond(y), rng)
 
     @torch.no_grad()
