@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
+from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
 
 
@@ -18,6 +19,7 @@ class Conditional:
     """
 
     conditioner_factory: Callable[[int | None], nn.Module] | None
+    conditioner: nn.Module | None
     num_classes: int | None
 
     @property
@@ -31,6 +33,18 @@ class Conditional:
             return None
         self.conditioner = self.conditioner_factory(self.num_classes)
         return self.conditioner.dim
+
+    def condition(self, y: Tensor | None) -> Tensor | None:
+        """The networks' `cond` of y; None for an unconditional model.
+
+        Raises:
+            UserError: a conditional model, and no y.
+        """
+        if self.conditioner is None:
+            return None
+        if y is None:
+            raise UserError("this model is conditional: give y")
+        return self.conditioner(y)
 
     def drawn_labels(self, num: int, rng: RandomSource) -> Tensor | None:
         """Labels [num] for samples, uniform; None of data without classes."""

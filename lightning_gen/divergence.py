@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_gen.errors import Diverged
 
-_ADVICE = (
+ADVICE = (
     "a checkpoint of before, if there is one, is kept: begin a new run with a lower learning rate or "
     "--trainer.gradient_clip_val 1.0"
 )
@@ -43,7 +43,7 @@ class LossWatch:
         at = torch.tensor(steps, dtype=torch.float32, device=bad.device)
         first = -float(largest(torch.where(bad, -at, -math.inf).max()))
         if math.isfinite(first):
-            raise Diverged(f"the loss is NaN or infinite at step {first:.0f}; {_ADVICE}")
+            raise Diverged(f"the loss is NaN or infinite at step {first:.0f}; {ADVICE}")
 
 
 def check_weights(parameters: Iterable[Tensor], step: int, largest: Callable[[Tensor], Tensor]) -> None:
@@ -54,4 +54,4 @@ def check_weights(parameters: Iterable[Tensor], step: int, largest: Callable[[Te
     """
     norms = torch._foreach_norm([p.detach() for p in parameters], ord=math.inf)
     if norms and largest((~torch.isfinite(torch.stack(norms))).any().float()) > 0:
-        raise Diverged(f"the weights are NaN or infinite after step {step}; {_ADVICE}")
+        raise Diverged(f"the weights are NaN or infinite after step {step}; {ADVICE}")

@@ -20,6 +20,7 @@ from lightning_gen.networks.dit import DiT, DiTB, DiTL, DiTS, DiTXL
 from lightning_gen.networks.embeddings import LogSNREmbedding
 from lightning_gen.networks.maps import Map, MLPBlock, PlainMLP, ResidualMLP
 from lightning_gen.networks.mlp import MLP
+from lightning_gen.networks.plain_conv import ConvNet
 from lightning_gen.networks.residual_maps import ConvBlock, ResidualDecoder, ResidualEncoder
 from lightning_gen.networks.unet import UNet
 
@@ -31,6 +32,7 @@ __all__ = [
     "ConvBlock",
     "ConvDecoder",
     "ConvEncoder",
+    "ConvNet",
     "DDPMPPUNet",
     "DDPMUNet",
     "DiT",

@@ -95,7 +95,7 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Nats per example."""
-        parts, passed = self.objective(self.model, x, self._cond(y), self.draws(x).own, self._step())
+        parts, passed = self.objective(self.model, x, self.condition(y), self.draws(x).own, self._step())
         if self.training:
             with torch.no_grad():
                 self.observation.observe(passed.out.detach(), x)
@@ -115,7 +115,7 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
         estimator = estimator or self.bound
         estimator.check(self.num_layers)
         rng = rng if rng is not None else self.default_rng(len(x))
-        return estimator(self.model, x, self._cond(y), draws, rng)
+        return estimator(self.model, x, self.condition(y), draws, rng)
 
     @torch.no_grad()
     def sample(
@@ -129,20 +129,20 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
         rng = rng if rng is not None else self.default_rng(num)
         if self.conditional and y is None:
             y = self.drawn_labels(num, rng)
-        return (sampler or self.sampler)(self.model, num, self._cond(y), rng)
+        return (sampler or self.sampler)(self.model, num, self.condition(y), rng)
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None, *, rng: RandomSource | None = None) -> Tensor:
         self.check_data(x)
-        return self.model.encode(x, self._cond(y), rng)
+        return self.model.encode(x, self.condition(y), rng)
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.observation.mode(self.model.decode(z, self._cond(y)))
+        return self.observation.mode(self.model.decode(z, self.condition(y)))
 
     @torch.no_grad()
     def expected(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.observation.mean(self.model.decode(z, self._cond(y)))
+        return self.observation.mean(self.model.decode(z, self.condition(y)))
 
     @torch.no_grad()
     def impute(
@@ -156,14 +156,7 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
     ) -> Tensor:
         self.check_data(x)
         rng = rng if rng is not None else self.default_rng(len(x))
-        return (imputer or PseudoGibbs())(self.model, x, as_mask(mask, x), self._cond(y), rng)
-
-    def _cond(self, y: Tensor | None) -> Tensor | None:
-        if self.conditioner is None:
-            return None
-        if y is None:
-            raise UserError("this model is conditional: give y")
-        return self.conditioner(y)
+        return (imputer or PseudoGibbs())(self.model, x, as_mask(mask, x), self.condition(y), rng)
 
     def _step(self) -> int | None:
         """Optimizer steps made, in training and in its validation."""

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_gen.evaluation.extractors.precision import full_float32
+from lightning_gen.precision import full_float32
 
 
 def switches():
