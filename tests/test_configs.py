@@ -37,6 +37,8 @@ METHODS = (
 """Published corners of the Gaussian diffusion: each for CIFAR-10 as published, and at the sizes of MNIST and of digits."""
 LATENT = ("vae", "cvae", "conv_vae", "iwae", "hvae", "ladder", "dae")
 """Latent-variable models and the denoising autoencoder, at the sizes of MNIST and of digits."""
+FLOWS = ("nice", "realnvp", "glow")
+"""Normalizing flows, at the sizes of MNIST and of digits."""
 SMALL = {
     "mnist_diffusion": ["--data.init_args.num_train=64", "--data.init_args.num_val=8", "--data.init_args.num_test=8"],
     "cifar10_ddpm": [
@@ -122,6 +124,19 @@ def test_every_latent_model_is_there_in_two_sizes(model):
     assert num_parameters(small) < num_parameters(large) < 3e6
 
 
+@pytest.mark.parametrize("model", FLOWS)
+def test_every_flow_is_there_in_two_sizes(model):
+    small, large = (built(named(f"{data}_{model}")) for data in ("digits", "mnist"))
+    assert type(small.flow) is type(large.flow) and type(small.base) is type(large.base)
+    assert num_parameters(small) < 200_000 and num_parameters(small) < num_parameters(large)
+
+
+def test_the_networks_of_nice():
+    """Four of 392-1000^5-392, and a shift and a scale for each pixel."""
+    network = 392 * 1000 + 4 * 1000**2 + 1000 * 392 + 5 * 1000 + 392
+    assert num_parameters(built(named("mnist_nice"))) == 4 * network + 2 * 784
+
+
 @pytest.mark.parametrize("name", ["digits_conv_vae", "mnist_conv_vae", "cifar10_conv_vae"])
 def test_a_decoder_is_its_encoder_the_other_way(name):
     """Both name their widths from the finest size to the coarsest: the wide layers have few pixels."""
@@ -137,7 +152,13 @@ def test_the_network_of_burda():
 
 @pytest.mark.parametrize(
     ("method", "parameters", "nfe"),
-    [("ddpm", 35_746_307, 1000), ("iddpm", None, 4000), ("ncsn", None, 232 * 5 - 4), ("edm", 55_732_739, 35)],
+    [
+        ("ddpm", 35_746_307, 1000),
+        ("iddpm", None, 4000),
+        ("ncsn", None, 232 * 5 - 4),
+        ("edm", 55_732_739, 35),
+        ("glow", 44_051_244, 1),  # 44.0 M in the paper's code
+    ],
 )
 def test_published_counts(method, parameters, nfe):
     """NCSN's first level is the prior here, and its denoising at the end counts."""
