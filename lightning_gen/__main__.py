@@ -23,6 +23,11 @@ _VERBS = {
         "where a denoising autoencoder leads images that it is shown again and again",
     ),
     "latents": ("lightning_gen.evaluation.latents", "latents", "pictures of a model's latents, and how they are used"),
+    "density": (
+        "lightning_gen.evaluation.density",
+        "density",
+        "a model's density in the plane beside that of its data",
+    ),
     "compare": (
         "lightning_gen.comparison.compare",
         "compare",

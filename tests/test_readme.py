@@ -50,6 +50,23 @@ def test_a_schedule(mine):
     torch.testing.assert_close(schedule.time(schedule.logsnr(t)), t)
 
 
+def test_a_bijection(mine, tmp_path):
+    """Its log-determinant is its Jacobian's, and a config names it among others."""
+    x = 3 * torch.randn(4, 3, dtype=torch.float64)
+    asinh = mine.Asinh((3,))
+    z, log_det = asinh(x)
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda v: asinh(v[None])[0][0]))(x)
+    torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian).logabsdet)
+    torch.testing.assert_close(asinh.inverse(z), x)
+    (tmp_path / "flow.yaml").write_text(
+        "class_path: NormalizingFlow\n"
+        "init_args: {flow: {class_path: Chain, init_args: {layers: [mine.Asinh, "
+        "{class_path: Steps, init_args: {network: lightning_gen.networks.PlainMLP}}]}}}\n"
+    )
+    given = ["--model", str(tmp_path / "flow.yaml"), "--data", "datamodules.TwoMoons", "--trainer.max_steps=2"]
+    assert main(["fit", *given, "--trainer.accelerator=cpu", "--run", str(tmp_path / "run")]) == 0
+
+
 def test_a_family_and_a_data_set(mine, tmp_path):
     """The README's last command: fit, then evaluate from the checkpoint alone."""
     given = ["--model", "mine.IndependentPixels", "--data", "mine.Stripes", "--model.init_args.optimizer.lr=0.1"]

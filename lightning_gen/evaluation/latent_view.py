@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lightning_gen.errors import UserError
 from lightning_gen.pictures import save_film, save_samples
 from lightning_gen.powers import Imputation, LatentVariables
 from lightning_gen.random_source import IndexedSource
+from lightning_gen.specs import overridden
 
 ACTIVE = 0.01
 """Var_x E[z | x] above which a dimension is active (Burda et al. 2016, appendix C)."""
@@ -91,13 +92,29 @@ class LatentView:
             raise UserError(f"only two latents have a manifold to spread out, not {self.z.shape[1]}")
         return self._decoded(normal_grid(side), example).flatten(0, 1).unsqueeze(1)
 
-    def samples(self, num: int) -> Tensor:
-        """[num, 1, *shape] from the prior; a conditional model's under the first examples' conditions."""
+    def samples(self, num: int, sampler: Any | None = None) -> Tensor:
+        """[num, 1, *shape] from the prior; a conditional model's under the first examples' conditions.
+
+        Args:
+            sampler: of the family; the model's own by default.
+        """
+
+        def drawn(index: Tensor, y: Tensor | None) -> Tensor:
+            return self.model.sample(len(index), y, sampler=sampler, rng=self._source(index))
+
         index = torch.arange(num)
-        drawn = self._batched(
-            lambda index, y: self.model.sample(len(index), y, rng=self._source(index)), index, self._taken(index)[1]
-        )
-        return drawn.unsqueeze(1)
+        return self._batched(drawn, index, self._taken(index)[1]).unsqueeze(1)
+
+    def temperatures(self, num: int, temperatures: Sequence[float]) -> Tensor:
+        """[num, T, *shape]: `samples` at each of T temperatures, all of a row of the same noise.
+
+        Raises:
+            UserError: the model's sampler has no temperature.
+        """
+        sampler = getattr(self.model, "sampler", None)
+        if not hasattr(sampler, "temperature"):
+            raise UserError(f"{type(self.model).__name__} has no sampler with a temperature")
+        return torch.cat([self.samples(num, overridden(sampler, {"temperature": t})) for t in temperatures], 1)
 
     def imputations(self, num: int, fillings: int) -> Tensor:
         """[num, 2 + fillings, *shape]: images, the same without their lower half, and ways to fill it.

@@ -29,6 +29,9 @@ _SIDE = 20
 _FILLINGS = 4
 """Ways in which each image's lower half is filled."""
 
+_TEMPERATURES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+"""Of the columns of one sheet of samples."""
+
 
 def latents(
     run: str,
@@ -41,8 +44,11 @@ def latents(
     batch_size: int = 256,
     range: float = 3.0,
     stations: int = 9,
+    temperatures: list[float] = list(_TEMPERATURES),  # noqa: B006  never changed
 ) -> Path:
     """Sheets of reconstructions, interpolations, traversals, samples and imputations, and latents.json with numbers.
+
+    temperatures.png has samples at several temperatures of the sampler, each row of one draw of latents.
 
     Where there are two latents, manifold.png shows E[x | z] at the quantiles of the normal and encoded.png the split's
     latents, coloured by class. What a model or its data have no picture of is left out, and said. A conditional model
@@ -60,6 +66,7 @@ def latents(
         batch_size: examples at a time; no picture depends on it.
         range: how far traversals go to either side of the example.
         stations: of each interpolation and traversal; an odd number has the example itself in the middle.
+        temperatures: of the columns of temperatures.png: --temperatures [0.5,0.7,1].
     """
     if num is not None and num < 1:
         raise UserError(f"--num must be at least 1, not {num}")
@@ -69,6 +76,8 @@ def latents(
         raise UserError(f"--stations must be at least 2, both ends, not {stations}")
     if not 0 < range < math.inf:
         raise UserError(f"--range must be positive, not {range}")
+    if not temperatures or not all(0 <= each < math.inf for each in temperatures):
+        raise UserError(f"--temperatures are numbers from 0 upwards, at least one, not {temperatures}")
     place = pick_device(device)
     checkpoint = loading.read_checkpoint(run)
     module = loading.from_checkpoint(checkpoint, weights, run).to(place)
@@ -87,6 +96,7 @@ def latents(
         "interpolations": (lambda: view.interpolations(num, stations), None),
         "traversals": (lambda: view.traversals(num, range, stations), None),
         "samples": (lambda: view.samples(num), math.ceil(math.sqrt(num))),
+        "temperatures": (lambda: view.temperatures(num, temperatures), None),
         "imputations": (lambda: view.imputations(num, _FILLINGS), None),
     }
     if module.latents == 2:
@@ -116,6 +126,7 @@ def latents(
         "seed": seed,
         "range": range,
         "stations": stations,
+        "temperatures": temperatures,
     }
     numbers = {"metrics": metrics, "settings": settings, "left_out": left_out}
     write_atomically(folder / "latents.json", json.dumps(numbers, indent=1) + "\n")

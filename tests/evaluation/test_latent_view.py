@@ -19,12 +19,20 @@ from lightning_gen.powers import Imputation, LatentVariables
 SHAPE, LEVELS = (1, 5, 4), 17
 
 
+class Scaled:
+    """A sampler with a temperature, and a setting besides."""
+
+    def __init__(self, temperature: float = 1.0, offset: float = 0.0) -> None:
+        self.temperature, self.offset = temperature, offset
+
+
 class Linear(LatentVariables, Imputation):
     """Latents are x W, E[x | z] is z W^T and twice the label; W has orthonormal columns."""
 
     levels, conditional = LEVELS, False
 
-    def __init__(self, latents: int = 2) -> None:
+    def __init__(self, latents: int = 2, sampler=None) -> None:
+        self.sampler = sampler or Scaled()
         generator = torch.Generator().manual_seed(0)
         self.w = torch.linalg.qr(torch.randn(20, latents, generator=generator))[0]
 
@@ -43,7 +51,8 @@ class Linear(LatentVariables, Imputation):
         return (z @ self.w.T + 2 * y[:, None]).unflatten(1, SHAPE)
 
     def sample(self, num, y=None, *, sampler=None, rng=None):
-        return self.decode(rng.normal((num, self.latents)), y)
+        sampler = sampler or self.sampler
+        return self.decode(sampler.temperature * rng.normal((num, self.latents)), y) + sampler.offset
 
     def impute(self, x, mask, y=None, *, imputer=None, rng=None):
         return torch.where(mask, x, rng.integers(LEVELS, x.shape).to(x.dtype))
@@ -134,6 +143,29 @@ def test_samples_are_keyed_by_index_and_under_the_labels_of_the_data():
     torch.testing.assert_close(view(off).samples(6), (2.0 * Y[:6])[:, None, None, None, None].expand(6, 1, *SHAPE))
 
 
+def test_a_row_of_temperatures_is_one_draw_of_latents():
+    class Unlabelled(Linear):
+        def decode(self, z, y=None):
+            return super().expected(z, torch.zeros(len(z)))
+
+    found = view(Unlabelled(5, Scaled(0.7, offset=3.0)), seed=2)
+    shown = found.temperatures(9, [0.0, 0.5, 0.7, 1.0])
+    assert shown.shape == (9, 4, *SHAPE)
+    assert (shown[:, 0] == 3).all()  # the most typical, the same in every row; the sampler's other settings stay
+    torch.testing.assert_close(shown[:, 2:3], found.samples(9))
+    torch.testing.assert_close(shown[:, 3:], view(Unlabelled(5, Scaled(1.0, offset=3.0)), seed=2).samples(9))
+    torch.testing.assert_close(shown[:, 1] - 3, (shown[:, 3] - 3) / 2)
+    assert (shown[:, 3].flatten(1).unsqueeze(1) != shown[:, 3].flatten(1)).any(2).sum() == 72  # no two rows alike
+    assert found.model.sampler.temperature == 0.7
+
+
+def test_without_a_temperature_of_the_sampler_there_is_no_such_sheet():
+    model = Linear()
+    for model.sampler in (None, object()):
+        with pytest.raises(UserError, match="Linear has no sampler with a temperature"):
+            view(model).temperatures(3, [0.5])
+
+
 def test_imputations_fill_the_lower_half_in_several_ways():
     shown, known = view().imputations(4, 3), lower_half_missing(SHAPE)
     assert known[0].all(1).tolist() == [True, True, True, False, False]
@@ -152,6 +184,7 @@ def test_no_sheet_depends_on_the_batch(size):
         lambda found: found.traversals(2, 3.0, 5),
         lambda found: found.manifold(3),
         lambda found: found.samples(7),
+        lambda found: found.temperatures(7, [0.5, 1.0]),
         lambda found: found.imputations(7, 2),
     ):
         torch.testing.assert_close(draw(view(batch_size=size)), draw(view()))

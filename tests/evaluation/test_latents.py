@@ -15,7 +15,7 @@ NETWORKS = [
     for part in ("encoder", "decoder")
 ]
 HOW = ["--trainer.max_steps=2", "--trainer.accelerator=cpu", "--samples.every_n_steps=0"]
-SHEETS = {"reconstructions", "interpolations", "traversals", "samples", "imputations"}
+SHEETS = {"reconstructions", "interpolations", "traversals", "samples", "temperatures", "imputations"}
 
 
 def fitted(run, observation, data, *args):
@@ -37,11 +37,14 @@ def looked(run, out, *args):
 
 
 def test_a_run_gets_its_sheets_and_its_numbers(plane, tmp_path, capsys):
-    found, sheets = looked(plane, tmp_path / "new" / "a", "--num=5", "--stations=3", "--weights=raw")
+    found, sheets = looked(
+        plane, tmp_path / "new" / "a", "--num=5", "--stations=3", "--weights=raw", "--temperatures=[0.5,1]"
+    )
     assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "new" / "a")
     assert sheets == SHEETS | {"manifold", "encoded"} and not found["left_out"]
     assert not list((tmp_path / "new" / "a").glob(".*"))
-    shapes = {"interpolations": (3, 5), "traversals": (3, 2), "imputations": (6, 5), "manifold": (20, 20)}
+    shapes = {"interpolations": (3, 5), "traversals": (3, 2), "temperatures": (2, 5), "imputations": (6, 5)}
+    shapes["manifold"] = (20, 20)
     for name, (columns, rows) in shapes.items():
         with Image.open(tmp_path / "new" / "a" / f"{name}.png") as picture:
             assert picture.size == (columns * 34 + 2, rows * 34 + 2)
@@ -55,7 +58,7 @@ def test_a_run_gets_its_sheets_and_its_numbers(plane, tmp_path, capsys):
     assert metrics["variance_of_encoded_mean"] == pytest.approx(variances.tolist(), rel=1e-5)
     assert metrics["active_units"] == (variances > 0.01).sum()
     expected = {"run": "plane", "step": 2, "weights": "raw", "split": "test", "num_examples": 600, "num": 5, "seed": 0}
-    assert expected.items() <= settings.items()
+    assert expected.items() <= settings.items() and settings["temperatures"] == [0.5, 1]
 
 
 def test_the_pictures_are_the_same_whatever_the_batch_and_follow_the_seed(plane, tmp_path):
@@ -63,7 +66,9 @@ def test_the_pictures_are_the_same_whatever_the_batch_and_follow_the_seed(plane,
         assert looked(plane, tmp_path / name, "--num=9", *args)[0]["settings"]["seed"] == (name == "c")
     of = {name: {file.name: file.read_bytes() for file in (tmp_path / name).glob("*.png")} for name in "abc"}
     assert of["a"] == of["b"]
-    assert {name for name in of["a"] if of["a"][name] != of["c"][name]} == {"samples.png", "imputations.png"}
+    assert {name for name in of["a"] if of["a"][name] != of["c"][name]} == {
+        "samples.png", "temperatures.png", "imputations.png"
+    }  # fmt: skip
 
 
 def test_points_are_scattered_and_what_has_no_picture_is_said(tmp_path, capsys):
@@ -73,6 +78,8 @@ def test_points_are_scattered_and_what_has_no_picture_is_said(tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     assert said[-1] == str(run / "latents") and said[0].startswith("no imputations.png: ")
     assert {file.stem for file in (run / "latents").glob("*.png")} == SHEETS - {"imputations"}
+    with Image.open(run / "latents" / "temperatures.png") as panels:
+        assert 7 < panels.width / panels.height < 9  # a panel for each of eight temperatures
     found = json.loads((run / "latents" / "latents.json").read_text())
     assert list(found["left_out"]) == ["imputations"] and found["settings"]["split"] == "val"
 
@@ -98,16 +105,17 @@ def test_an_older_picture_that_is_left_out_now_does_not_stay(plane, tmp_path, mo
     def refused(*args):
         raise UserError("not today")
 
-    monkeypatch.setattr(LatentView, "samples", refused)
+    monkeypatch.setattr(LatentView, "traversals", refused)
     found, sheets = looked(plane, tmp_path, "--num=3")
-    assert found["left_out"] == {"samples": "not today"} and "samples" not in sheets
+    assert found["left_out"] == {"traversals": "not today"} and "traversals" not in sheets
 
 
 @pytest.mark.parametrize(
     ("args", "word"),
     [(["--num=0"], "--num"), (["--batch_size=0"], "--batch_size"), (["--stations=1"], "--stations"),
      (["--range=0"], "--range"), (["--range=-1"], "--range"), (["--split=nowhere"], "nowhere"),
-     (["--weights=other"], "weights")],
+     (["--temperatures=[]"], "--temperatures"), (["--temperatures=[0.5,-1]"], "--temperatures"),
+     (["--temperatures=[.nan]"], "--temperatures"), (["--weights=other"], "weights")],
 )  # fmt: skip
 def test_what_cannot_be_shown_is_refused(plane, tmp_path, capsys, args, word):
     capsys.readouterr()

@@ -13,8 +13,8 @@ from lightning_gen.errors import UserError
 from lightning_gen.evaluation.extractors import weights as files
 from lightning_gen.evaluation.extractors.base import Extractor
 from lightning_gen.evaluation.extractors.code import described
-from lightning_gen.precision import full_float32
 from lightning_gen.evaluation.pixels import to_uint8
+from lightning_gen.precision import full_float32
 from lightning_gen.random_source import derive_seed
 from lightning_gen.specs import build, resolve
 

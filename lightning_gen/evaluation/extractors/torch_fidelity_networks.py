@@ -14,8 +14,8 @@ from lightning_gen.errors import UserError, WeightsUnavailable
 from lightning_gen.evaluation.extractors import weights as files
 from lightning_gen.evaluation.extractors.base import Classifier, Extractor
 from lightning_gen.evaluation.extractors.code import described, version_of
-from lightning_gen.precision import full_float32
 from lightning_gen.evaluation.pixels import to_uint8
+from lightning_gen.precision import full_float32
 from lightning_gen.refusals import nearest
 
 INCEPTION = "inception-v3-compat"
