@@ -42,7 +42,8 @@ class Dequantization(nn.Module, ABC):
     def forward(self, x: Tensor, rng: RandomSource | None) -> tuple[Tensor, Tensor]:
         """v [B, *shape] and the term of the bound, -log q(u | x) - D log L [B]."""
         u, weight = self.noise(x, rng)
-        return (x + u) / self.levels, weight - x[0].numel() * math.log(self.levels)
+        inside = self.levels * 2.0**-22  # in float32 x + u would else round to x + 1, the last one to the cube's side
+        return (x + u.clamp(inside, 1 - inside)) / self.levels, weight - x[0].numel() * math.log(self.levels)
 
     def quantize(self, v: Tensor) -> Tensor:
         """The integers of v, those outside of the cube at its sides: uint8, int64 above 256 levels."""
@@ -60,7 +61,7 @@ class UniformDequantization(Dequantization):
     kind = "dequantized"
 
     def noise(self, x: Tensor, rng: RandomSource | None) -> tuple[Tensor, Tensor]:
-        u = torch.full(x.shape, 0.5, device=x.device) if rng is None else rng.uniform(x.shape)
+        u = torch.full(x.shape, 0.5, dtype=torch.float32, device=x.device) if rng is None else rng.uniform(x.shape)
         return u, u.new_zeros(len(x))
 
 
@@ -117,7 +118,9 @@ class VariationalDequantization(Dequantization):
         self.flow = Steps(with_context, None, **parts, mask=mask, norm=None)
 
     def noise(self, x: Tensor, rng: RandomSource | None) -> tuple[Tensor, Tensor]:
-        eps = torch.zeros(x.shape, device=x.device) if rng is None else logistic(rng, tuple(x.shape))
+        eps = (
+            torch.zeros(x.shape, dtype=torch.float32, device=x.device) if rng is None else logistic(rng, tuple(x.shape))
+        )
         moved, log_det = self.flow(torch.cat([Levels(self.levels).encode(x), eps], 1))
         h = moved.chunk(2, 1)[1]
         # q(u | x) = logistic(eps) / (|det dg/deps| sigmoid'(h))

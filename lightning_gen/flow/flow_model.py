@@ -42,7 +42,7 @@ class FlowModel:
         return "density" if self.dequantization is None else self.dequantization.kind
 
     def terms(self, x: Tensor, cond: Tensor | None, rng: RandomSource) -> dict[str, Tensor]:
-        """Nats [B] that add up to log p(x), or of integers to a bound of log P(x): `dequantization`, `logit`, `log_det`, `base`."""
+        """Nats [B] that add up to log p(x), or to a bound of log P(x) of integers."""
         v, terms = self.floats(x, rng)
         return {**terms, **self.density(v, cond)}
 

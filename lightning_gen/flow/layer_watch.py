@@ -15,18 +15,17 @@ from lightning_gen.flow.bijections.base import Bijection
 
 
 class LayerWatch:
-    """Sees the log-determinant of each innermost bijection of a module as it is computed, and looks at them when asked.
+    """Sees the log-determinant of each bijection of a module as it is computed, and looks at them when asked.
 
     Args:
         module: whose bijections are watched; each is named by its path within it.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._last: dict[str, Tensor] = {}
+        self._last: dict[str, Tensor] = {}  # as they were through: what is within another before it
         self._kept: list[tuple[int, Tensor]] = []
         for name, layer in module.named_modules():
-            inside = (part for part in layer.modules() if part is not layer)
-            if isinstance(layer, Bijection) and not any(isinstance(part, Bijection) for part in inside):
+            if isinstance(layer, Bijection):
                 layer.register_forward_hook(partial(self._see, f"{name} ({type(layer).__name__})"))
 
     def _see(self, name: str, layer: nn.Module, args: Any, output: tuple[Tensor, Tensor]) -> None:

@@ -13,6 +13,7 @@ from lightning_gen.networks import (
     ConvBlock,
     ConvDecoder,
     ConvEncoder,
+    ConvNet,
     Map,
     PlainMLP,
     ResidualDecoder,
@@ -39,7 +40,9 @@ MAPS = {
     "block-to-vector": (ConvBlock, (2, 5, 4), (3,), BLOCK),
     "block-from-vector": (ConvBlock, (6,), (3, 5, 4), BLOCK),
     "block-vectors": (ConvBlock, (6,), (5,), BLOCK),
+    "convolutions": (ConvNet, (2, 5, 4), (3, 5, 4), dict(widths=(16, 8))),
 }
+LOCAL = ("block-same", "block-halved", "block-doubled", "convolutions")
 BATCH, COND = 3, 4
 
 
@@ -117,7 +120,7 @@ def test_the_output_starts_around_a_given_value(make, name):
         network.start_at(value[..., None])
 
 
-@pytest.mark.parametrize("name", [name for name in MAPS if name not in ("block-same", "block-halved", "block-doubled")])
+@pytest.mark.parametrize("name", [name for name in MAPS if name not in LOCAL])
 def test_each_end_depends_on_all_of_the_other(make, inputs):
     """Every pixel of a decoder on every latent, every feature of an encoder on every pixel; when new, already."""
     network = make().double().eval()
@@ -167,6 +170,7 @@ def test_the_condition_must_be_there_when_built_for_it_and_only_then(make, input
         (ResidualDecoder, (3,), (1, 8, 8), {"depth": 0}, "depth of ResidualDecoder"),
         (ConvBlock, (3, 8, 8), (3, 5, 4), {}, "from 8x8 to 5x4: change the shape"),
         (ConvBlock, (3, 8), (3, 4), {}, "vectors"),
+        (ConvNet, (3, 8, 8), (3, 4, 4), {}, "ConvNet maps an image"),
     ],
 )
 def test_what_cannot_be_built_is_refused(kind, in_shape, out_shape, kwargs, word):
