@@ -7,8 +7,9 @@ CPU seconds of the one thread. The two take turns, one step each and round after
 caches and clocks falls on both alike; figures are medians over the rounds, and the ratio is the median of the rounds' ratios.
 
 Both have networks of a 3x3, a 1x1 and a 3x3 convolution with ReLUs, affine couplings, LU-decomposed 1x1 convolutions and
-actnorms. They differ in: the prior of what is split off (here learned, given the rest: a 3x3 convolution; in normflows a diagonal
-Gaussian), the scale (here bounded by tanh, there a sigmoid) and L and U (there kept as full matrices, as here).
+actnorms. They differ in the prior of what is split off (here a 3x3 convolution of the rest says it, in normflows it is a
+Gaussian
+of one mean and scale a number) and in the scale (here bounded by tanh, there a sigmoid).
 Peer: `pip install normflows`.
 """
 

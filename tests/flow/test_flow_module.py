@@ -92,7 +92,7 @@ def test_nothing_but_training_draws_from_the_global_state(made):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_autocast_and_a_default_dtype_change_no_report(made, name):
+def test_autocast_changes_no_report(made, name):
     """Trained in bfloat16, reported in float32: bit for bit what is reported outside of it."""
     module = made(name, logit=0.05)
     z, likelihood, x = module.encode(X), module.log_likelihood(X), module.sample(9)

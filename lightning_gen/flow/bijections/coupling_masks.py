@@ -113,7 +113,10 @@ class CheckerboardMask(Mask):
     def __init__(self, shape: tuple[int, ...], flip: bool = False) -> None:
         super().__init__(shape, flip)
         if len(shape) != 3 or shape[1] * shape[2] < 2:
-            raise UserError(f"CheckerboardMask is for images (C, H, W), not for data of shape {tuple(shape)}")
+            raise UserError(
+                f"CheckerboardMask is for images (C, H, W) of two pixels or more, not for shape {tuple(shape)}: choose "
+                "fewer levels, or VectorMask for vectors"
+            )
         channels, height, width = shape
         # on the CPU: under a meta device `nonzero` has no answer
         odd = (torch.arange(height, device="cpu")[:, None] + torch.arange(width, device="cpu")) % 2 == 1
