@@ -8,6 +8,7 @@ checkpoints/           step_NNNNNNNN.ckpt, the newest few
 metrics.csv            a row a logged step
 samples/               sheets
 reconstructions/       of a model with latents: originals beside what it makes of them; latents/ its pictures
+density/               of a model of points in the plane: its density beside that of the data
 evaluation/NAME.json   what `evaluate` measured
 wandb/
 """

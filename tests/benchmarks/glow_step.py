@@ -8,8 +8,7 @@ caches and clocks falls on both alike; figures are medians over the rounds, and 
 
 Both have networks of a 3x3, a 1x1 and a 3x3 convolution with ReLUs, affine couplings, LU-decomposed 1x1 convolutions and
 actnorms. They differ in the prior of what is split off (here a 3x3 convolution of the rest says it, in normflows it is a
-Gaussian
-of one mean and scale a number) and in the scale (here bounded by tanh, there a sigmoid).
+Gaussian of one mean and scale a number) and in the scale (here bounded by tanh, there a sigmoid).
 Peer: `pip install normflows`.
 """
 
