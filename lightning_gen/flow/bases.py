@@ -48,7 +48,7 @@ class StandardLogistic(Base):
 def logistic(rng: RandomSource, shape: tuple[int, ...]) -> Tensor:
     """Standard logistic variates, finite."""
     tiny = 2.0**-25  # half a step of a uniform float32
-    return (rng.uniform(shape) * (1 - 2 * tiny) + tiny).clamp(max=1 - 2 * tiny).logit()
+    return (rng.uniform(shape) * (1 - 2 * tiny) + tiny).logit()
 
 
 def logistic_log_prob(z: Tensor) -> Tensor:
