@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from datamodules.loaders import Batch, BatchLayout, EvaluationLoader, Examples, Split, TrainingStream
+from lightning_gen.domains import integer_dtype
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import GeneratorSource, RandomSource, derive_seed
 
@@ -93,7 +94,7 @@ class DataModule(LightningDataModule, ABC):
     def _check(self, name: str, examples: Split) -> None:
         """Refuses a `load` that does not keep what the attributes say."""
         x, levels = examples.x, self.levels
-        dtype = torch.float32 if levels is None else torch.uint8 if levels <= 256 else torch.int64
+        dtype = torch.float32 if levels is None else integer_dtype(levels)
         if x.dtype != dtype or tuple(x.shape[1:]) != tuple(self.shape):
             raise ValueError(f"{name}: x is {x.dtype} {tuple(x.shape[1:])}, must be {dtype} {tuple(self.shape)}")
         if levels not in (None, 256) and (int(x.min()) < 0 or int(x.max()) >= levels):

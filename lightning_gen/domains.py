@@ -10,6 +10,11 @@ from torch import Tensor
 from lightning_gen.errors import UserError
 
 
+def integer_dtype(levels: int) -> torch.dtype:
+    """Of data with so many levels."""
+    return torch.uint8 if levels <= 256 else torch.int64
+
+
 class Domain(ABC):
     """A new domain says what its floats are."""
 
@@ -37,7 +42,7 @@ class Levels(Domain):
 
     def decode(self, x: Tensor) -> Tensor:
         index = ((x + 1) * ((self.levels - 1) / 2)).round().clamp(0, self.levels - 1)
-        return index.to(torch.uint8 if self.levels <= 256 else torch.int64)
+        return index.to(integer_dtype(self.levels))
 
     def check(self, x: Tensor) -> None:
         # int(): torch compares a byte with 256 as with 0

@@ -1,4 +1,4 @@
-"""Sums over the ranks of a training, for what a model keeps of its own losses."""
+"""Sums over the ranks of a training, and their shares of a batch, for what a model does with its own losses and activations."""
 
 from __future__ import annotations
 
@@ -17,3 +17,11 @@ def mean_over_ranks(values: Tensor) -> Tensor:
     if distributed.is_available() and distributed.is_initialized():
         return sum_over_ranks(values.clone()) / distributed.get_world_size()
     return values
+
+
+def rows_of_rank(num: int) -> slice:
+    """This rank's share of `num` rows that every rank has; alone, or where they do not divide, all of them."""
+    if not (distributed.is_available() and distributed.is_initialized()) or num % distributed.get_world_size():
+        return slice(num)
+    share = num // distributed.get_world_size()
+    return slice(distributed.get_rank() * share, (distributed.get_rank() + 1) * share)

@@ -35,7 +35,7 @@ from lightning_gen.flow.bijections import (
 from lightning_gen.flow.bounds import ChangeOfVariables, ImportanceWeightedBound, LikelihoodEstimator
 from lightning_gen.flow.dequantization import Dequantization, UniformDequantization, VariationalDequantization
 from lightning_gen.flow.flow_model import FlowModel
-from lightning_gen.flow.samplers import BaseSampler, Sampler
+from lightning_gen.flow.samplers import LatentSampler, Sampler
 
 __all__ = [
     "NICE",
@@ -43,7 +43,6 @@ __all__ = [
     "Additive",
     "Affine",
     "Base",
-    "BaseSampler",
     "Bijection",
     "Chain",
     "ChangeOfVariables",
@@ -59,6 +58,7 @@ __all__ = [
     "ImportanceWeightedBound",
     "InvertibleConv1x1",
     "LUConv1x1",
+    "LatentSampler",
     "LikelihoodEstimator",
     "Logit",
     "Mask",

@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lightning_gen.domains import Levels
+from lightning_gen.domains import Levels, integer_dtype
 from lightning_gen.errors import UserError
 from lightning_gen.flow.architectures import Steps
 from lightning_gen.flow.bases import logistic, logistic_log_prob
@@ -31,24 +31,24 @@ class Dequantization(nn.Module, ABC):
 
     kind: str
 
-    def bind(self, shape: tuple[int, ...], levels: int) -> None:
-        """Makes its weights, for integers of `shape` in {0..levels-1}. Called once."""
+    def bind(self, shape: tuple[int, ...], levels: int, cond_dim: int | None = None) -> None:
+        """Makes its weights, for integers of `shape` in {0..levels-1} and conditions of so many features. Called once."""
         self.shape, self.levels = tuple(shape), levels
 
     @abstractmethod
-    def noise(self, x: Tensor, rng: RandomSource | None) -> tuple[Tensor, Tensor]:
+    def noise(self, x: Tensor, rng: RandomSource | None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """u [B, *shape] and -log q(u | x) [B] in nats, for integers x; without a source the middle of q."""
 
-    def forward(self, x: Tensor, rng: RandomSource | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, rng: RandomSource | None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """v [B, *shape] and the term of the bound, -log q(u | x) - D log L [B]."""
-        u, weight = self.noise(x, rng)
+        u, weight = self.noise(x, rng, cond)
         inside = self.levels * 2.0**-22  # in float32 x + u would else round to x + 1, the last one to the cube's side
         return (x + u.clamp(inside, 1 - inside)) / self.levels, weight - x[0].numel() * math.log(self.levels)
 
     def quantize(self, v: Tensor) -> Tensor:
         """The integers of v, those outside of the cube at its sides: uint8, int64 above 256 levels."""
         index = (v * self.levels).floor().clamp(0, self.levels - 1)
-        return index.to(torch.uint8 if self.levels <= 256 else torch.int64)
+        return index.to(integer_dtype(self.levels))
 
     def expected(self, v: Tensor) -> Tensor:
         """v in the units of the data, whose integers are the middles of their bins, cut at both ends."""
@@ -60,7 +60,7 @@ class UniformDequantization(Dequantization):
 
     kind = "dequantized"
 
-    def noise(self, x: Tensor, rng: RandomSource | None) -> tuple[Tensor, Tensor]:
+    def noise(self, x: Tensor, rng: RandomSource | None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         u = torch.full(x.shape, 0.5, dtype=torch.float32, device=x.device) if rng is None else rng.uniform(x.shape)
         return u, u.new_zeros(len(x))
 
@@ -94,6 +94,8 @@ class BesideContext(Mask):
 class VariationalDequantization(Dequantization):
     """u = sigmoid(g(eps; x)), g a small flow of couplings that see x, eps logistic (Ho et al. 2019, Flow++, sec. 3.1).
 
+    In a conditional model the couplings are told the condition too.
+
     A new one is uniform: g starts as the identity, and the sigmoid of a logistic variable is uniform.
 
     Args:
@@ -110,18 +112,19 @@ class VariationalDequantization(Dequantization):
             raise UserError(f"variational dequantization needs a step or more, not {steps}")
         self.network_factory, self.transform, self.steps = network, transform, steps
 
-    def bind(self, shape: tuple[int, ...], levels: int) -> None:
-        super().bind(shape, levels)
-        mask = partial(BesideContext, mask=CheckerboardMask if len(shape) == 3 else VectorMask)
+    def bind(self, shape: tuple[int, ...], levels: int, cond_dim: int | None = None) -> None:
+        super().bind(shape, levels, cond_dim)
+        board = len(shape) == 3 and shape[1] * shape[2] > 1
+        mask = partial(BesideContext, mask=CheckerboardMask if board else VectorMask)
         with_context = (2 * shape[0], *shape[1:])
         parts = {"network": self.network_factory, "transform": self.transform, "steps": self.steps}
-        self.flow = Steps(with_context, None, **parts, mask=mask, norm=None)
+        self.flow = Steps(with_context, cond_dim, **parts, mask=mask, norm=None)
 
-    def noise(self, x: Tensor, rng: RandomSource | None) -> tuple[Tensor, Tensor]:
+    def noise(self, x: Tensor, rng: RandomSource | None, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
         eps = (
             torch.zeros(x.shape, dtype=torch.float32, device=x.device) if rng is None else logistic(rng, tuple(x.shape))
         )
-        moved, log_det = self.flow(torch.cat([Levels(self.levels).encode(x), eps], 1))
+        moved, log_det = self.flow(torch.cat([Levels(self.levels).encode(x), eps], 1), cond)
         h = moved.chunk(2, 1)[1]
         # q(u | x) = logistic(eps) / (|det dg/deps| sigmoid'(h))
         log_q = per_example(logistic_log_prob(eps) - logistic_log_prob(h)) - log_det

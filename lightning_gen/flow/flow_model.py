@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_gen.errors import NonFiniteSamples
 from lightning_gen.flow.bases import Base
 from lightning_gen.flow.bijections.base import Bijection
 from lightning_gen.flow.bijections.elementwise import Logit
 from lightning_gen.flow.dequantization import Dequantization
+from lightning_gen.over_ranks import rows_of_rank
 from lightning_gen.random_source import RandomSource
 
 
@@ -43,14 +45,16 @@ class FlowModel:
 
     def terms(self, x: Tensor, cond: Tensor | None, rng: RandomSource) -> dict[str, Tensor]:
         """Nats [B] that add up to log p(x), or to a bound of log P(x) of integers."""
-        v, terms = self.floats(x, rng)
+        v, terms = self.floats(x, rng, cond)
         return {**terms, **self.density(v, cond)}
 
-    def floats(self, x: Tensor, rng: RandomSource | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def floats(
+        self, x: Tensor, rng: RandomSource | None, cond: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Floats of x, and the term of their noise; without a source its middle."""
         if self.dequantization is None:
             return x.to(torch.promote_types(x.dtype, torch.float32)), {}
-        v, term = self.dequantization(x, rng)
+        v, term = self.dequantization(x, rng, cond)
         return v, {"dequantization": term}
 
     def density(self, v: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
@@ -63,13 +67,15 @@ class FlowModel:
 
     @torch.no_grad()
     def initialize(self, x: Tensor, cond: Tensor | None, rng: RandomSource) -> None:
-        """The layers' data-dependent start on a batch x."""
-        v, _ = self.floats(x, rng)
+        """The layers' data-dependent start on a batch x, the same on every rank, each of which computes its share."""
+        v, _ = self.floats(x, rng, cond)
+        share = rows_of_rank(len(v))
+        v, cond = v[share], None if cond is None else cond[share]
         self.flow.initialize(v if self.logit is None else self.logit(v)[0], cond)
 
     def encode(self, x: Tensor, cond: Tensor | None, rng: RandomSource | None) -> Tensor:
         """All latents [B, D] of x; of integers with a draw of noise, or without a source at the middles of their bins."""
-        v, _ = self.floats(x, rng)
+        v, _ = self.floats(x, rng, cond)
         return self.flow(v if self.logit is None else self.logit(v)[0], cond)[0].flatten(1)
 
     def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
@@ -78,5 +84,11 @@ class FlowModel:
         return v if self.logit is None else self.logit.inverse(v)
 
     def to_data(self, v: Tensor) -> Tensor:
-        """Floats in the data's own domain."""
+        """Floats in the data's own domain.
+
+        Raises:
+            NonFiniteSamples: some are NaN or infinite.
+        """
+        if not v.isfinite().all():
+            raise NonFiniteSamples("the flow decodes latents to points that are not finite: its training has diverged")
         return v if self.dequantization is None else self.dequantization.quantize(v)

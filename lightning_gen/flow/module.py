@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_gen.conditional import Conditional
-from lightning_gen.errors import UserError
+from lightning_gen.errors import Diverged, UserError
 from lightning_gen.flow.bases import Base, StandardNormal
 from lightning_gen.flow.bijections.base import Bijection
 from lightning_gen.flow.bijections.chain import checkpoint_steps
@@ -20,7 +21,7 @@ from lightning_gen.flow.bounds import ChangeOfVariables, LikelihoodEstimator
 from lightning_gen.flow.dequantization import Dequantization, UniformDequantization
 from lightning_gen.flow.flow_model import FlowModel
 from lightning_gen.flow.layer_watch import LayerWatch
-from lightning_gen.flow.samplers import BaseSampler, Sampler
+from lightning_gen.flow.samplers import LatentSampler, Sampler
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.powers import LatentVariables
@@ -67,7 +68,7 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
         self.flow_factory, self.checkpoint_gradients = flow, checkpoint_gradients
         self.base, self.sampler, self.bound = (
             base or StandardNormal(),
-            sampler or BaseSampler(),
+            sampler or LatentSampler(),
             bound or ChangeOfVariables(),
         )
         self.dequantization = (dequantization or UniformDequantization()) if levels is not None else dequantization
@@ -82,11 +83,14 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
                 "real vectors are neither dequantized nor in the unit cube: leave out dequantization and logit"
             )
         self.bound.check(self.levels is not None)
+        if self.compile_networks and self.checkpoint_gradients:
+            raise UserError("a compiled flow decides itself what it keeps: leave out compile or checkpoint_gradients")
 
     def build(self) -> None:
+        cond_dim = self.build_conditioner()
         if self.dequantization is not None:
-            self.dequantization.bind(self.shape, self.levels)
-        self.flow = self.flow_factory(self.shape, self.build_conditioner())
+            self.dequantization.bind(self.shape, self.levels, cond_dim)
+        self.flow = self.flow_factory(self.shape, cond_dim)
         self.watch = LayerWatch(self)
         if self.checkpoint_gradients:
             checkpoint_steps(self.flow)
@@ -111,14 +115,30 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Nats per example; the parts are minus the likelihood's terms."""
+        self.watch.forget()
         terms = self.model.terms(x, self.condition(y), self.draws(x).own)
         parts = {name: -term.mean() for name, term in terms.items()}
-        if self.training:
-            self.watch.keep(self._trainer.global_step + 1 if self._trainer is not None else 0)
+        if self.training and self._trainer is not None:
+            self.watch.keep(self._trainer.global_step + 1)
         return {"loss": sum(parts.values()), **parts}
 
+    def on_validation_epoch_end(self) -> None:
+        self._warn_of_layers()
+        super().on_validation_epoch_end()
+
+    def on_test_epoch_end(self) -> None:
+        self._warn_of_layers()
+        super().on_test_epoch_end()
+
+    def _warn_of_layers(self) -> None:
+        """What is measured may be NaN, as with any family: here it is said which layer gave it."""
+        try:
+            self.watch.check(self.largest, self.device)
+        except Diverged as found:
+            rank_zero_warn(str(found))
+
     def check_losses(self) -> None:
-        self.watch.check(self.largest)
+        self.watch.check(self.largest, self.device)
         super().check_losses()
 
     @torch.no_grad()
@@ -135,9 +155,12 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
         estimator = estimator or self.bound
         estimator.check(self.levels is not None)
         rng = rng if rng is not None else self.default_rng(len(x))
+        self.watch.forget()
         with full_float32(self.device):
             likelihood = estimator(self.model, x, self.condition(y), draws, rng)
-        self.watch.check_now()
+        self.watch.keep(self.judged_step if self._trainer is None else self._trainer.global_step)
+        if self._trainer is None:
+            self.watch.check()
         return likelihood
 
     @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 from torch import Tensor
@@ -25,7 +26,7 @@ class Sampler(ABC):
         """[num, *shape] in the data's own domain."""
 
 
-class BaseSampler(Sampler):
+class LatentSampler(Sampler):
     """z from the base, then x through the flow's inverse.
 
     Args:
@@ -34,8 +35,8 @@ class BaseSampler(Sampler):
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
-        if temperature < 0:
-            raise UserError(f"a sampler's temperature must not be negative, got {temperature}")
+        if not 0 <= temperature < math.inf:
+            raise UserError(f"a sampler's temperature is a number from 0 upwards, not {temperature}")
         self.temperature = temperature
 
     def __call__(self, model: FlowModel, num: int, cond: Tensor | None, rng: RandomSource) -> Tensor:

@@ -34,7 +34,8 @@ class ConvNet(Map):
         activation: Callable[[], nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(in_shape, out_shape, cond_dim)
-        check_positive("ConvNet", widths=[1, *widths])
+        if widths:
+            check_positive("ConvNet", widths=widths)
         if len(in_shape) != 3 or in_shape[1:] != tuple(out_shape[1:]):
             raise UserError(
                 f"ConvNet maps an image (C, H, W) to one of its size, not shape {tuple(in_shape)} to {tuple(out_shape)}: "

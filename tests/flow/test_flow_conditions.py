@@ -1,12 +1,14 @@
 """Conditional flows: labels are asked for, drawn where nobody gives them, and seen by every layer that may see them."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from lightning_gen.errors import UserError
-from lightning_gen.flow import Coupling, Elementwise, Split
-from lightning_gen.networks import ClassEmbedding, LinearConditioner
+from lightning_gen.flow import Coupling, Elementwise, Split, VariationalDequantization
+from lightning_gen.networks import ClassEmbedding, ConvNet, LinearConditioner
 from lightning_gen.random_source import IndexedSource
 
 X = torch.randint(17, (12, 1, 8, 8), generator=torch.Generator().manual_seed(5)).to(torch.uint8)
@@ -48,6 +50,16 @@ def test_each_layer_that_may_be_conditional_is(made, kind):
             nn.init.normal_(parameter, std=0.3)
     y = torch.zeros(len(X), dtype=torch.long)
     zero, one = (module.log_likelihood(X, y + k).log_prob for k in (0, 1))
+    assert not torch.isclose(zero, one).any()
+
+
+def test_learned_noise_is_told_the_label(made):
+    noise = VariationalDequantization(partial(ConvNet, widths=(8,)))
+    module = made(scale=0.0, conditioner=lambda n: ClassEmbedding(n, 4), dequantization=noise)
+    for parameter in noise.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    y = torch.zeros(len(X), dtype=torch.long)
+    zero, one = (module.log_likelihood(X, y + k).terms["dequantization"] for k in (0, 1))
     assert not torch.isclose(zero, one).any()
 
 

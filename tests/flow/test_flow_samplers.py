@@ -12,7 +12,7 @@ from lightning_gen.flow.bases import StandardLogistic, StandardNormal
 from lightning_gen.flow.bijections import Elementwise, RationalQuadraticSpline
 from lightning_gen.flow.dequantization import UniformDequantization
 from lightning_gen.flow.flow_model import FlowModel
-from lightning_gen.flow.samplers import BaseSampler
+from lightning_gen.flow.samplers import LatentSampler
 from lightning_gen.networks.plain_conv import ConvNet
 from lightning_gen.random_source import IndexedSource
 
@@ -35,7 +35,7 @@ def glow(shaken):
 @pytest.mark.parametrize("temperature", [1.0, 0.7, 0.1, 0.0])
 def test_a_temperature_scales_the_latents_of_every_level(glow, temperature):
     with torch.no_grad():
-        x = BaseSampler(temperature)(glow, NUM, None, rng())
+        x = LatentSampler(temperature)(glow, NUM, None, rng())
         z = glow.flow(x.double())[0]
     expected = temperature * StandardNormal().sample(NUM, 64, rng())
     assert x.shape == (NUM, *SHAPE)
@@ -45,7 +45,7 @@ def test_a_temperature_scales_the_latents_of_every_level(glow, temperature):
 
 def test_a_sample_does_not_depend_on_its_batch(glow):
     with torch.no_grad():
-        whole, part = BaseSampler()(glow, NUM, None, rng()), BaseSampler()(glow, 7, None, rng(7, 20))
+        whole, part = LatentSampler()(glow, NUM, None, rng()), LatentSampler()(glow, 7, None, rng(7, 20))
     torch.testing.assert_close(whole[20:27], part)
 
 
@@ -58,7 +58,7 @@ def test_samples_are_what_the_density_says(base, shaken, kolmogorov_smirnov):
     axis = torch.arange(-20, 20, step, dtype=torch.float64)
     with torch.no_grad():
         p = sum(model.density(axis[:, None] + step / 2, None).values()).exp()
-        x = BaseSampler()(model, 10_000, None, rng(10_000))[:, 0].double()
+        x = LatentSampler()(model, 10_000, None, rng(10_000))[:, 0].double()
     below = torch.cat([torch.zeros(1, dtype=torch.float64), (p * step).cumsum(0)])
     index = ((x - axis[0]) / step).floor().long()
     assert kolmogorov_smirnov(below[index] + p[index] * (x - axis[index])) < 1.95
@@ -70,7 +70,7 @@ def test_samples_of_integers_are_as_frequent_as_their_probabilities(shaken):
     dequantization.bind((1,), 4)
     model = FlowModel(shaken(Elementwise((1,)), 0.3), StandardNormal(), dequantization)
     with torch.no_grad():
-        x = BaseSampler()(model, 20_000, None, rng(20_000))
+        x = LatentSampler()(model, 20_000, None, rng(20_000))
         edges = model.flow(torch.tensor([[0.25], [0.5], [0.75]]))[0][:, 0].double()
     assert x.dtype == torch.uint8
     cdf = torch.special.ndtr(edges)
@@ -81,6 +81,7 @@ def test_samples_of_integers_are_as_frequent_as_their_probabilities(shaken):
 
 
 def test_what_has_no_meaning_is_refused():
-    with pytest.raises(UserError, match="temperature must not be negative, got -0.5"):
-        BaseSampler(-0.5)
-    assert BaseSampler.nfe == 1
+    for temperature in (-0.5, float("nan"), float("inf")):
+        with pytest.raises(UserError, match=f"temperature is a number from 0 upwards, not {temperature}"):
+            LatentSampler(temperature)
+    assert LatentSampler.nfe == 1

@@ -33,6 +33,40 @@ def test_initialize_normalizes_every_actnorm_of_that_batch(made):
         torch.testing.assert_close(z.std(1, correction=0), torch.ones(len(z)), atol=1e-4, rtol=0)
 
 
+def test_each_rank_starts_from_its_share(made, equal, monkeypatch):
+    """And all come to what one starts from: the moments are of all shares."""
+    from lightning_gen.flow import flow_model
+    from lightning_gen.flow.bijections import actnorm
+
+    alone = made()
+    alone.initialize(X)
+
+    def moments_of(share, said):
+        """What a rank says, layer by layer, given what all said of the layers before."""
+        own = []
+
+        def mean(values):
+            own.append(values)
+            return said[len(own) - 1] if len(own) <= len(said) else values
+
+        monkeypatch.setattr(actnorm, "mean_over_ranks", mean)
+        monkeypatch.setattr(flow_model, "rows_of_rank", lambda num: share)
+        module = made()
+        module.initialize(X)
+        return module, own
+
+    said = []
+    for layer in range(len(actnorms(alone))):
+        shares = [moments_of(share, said)[1][layer] for share in (slice(6), slice(6, 12))]
+        assert not torch.allclose(*shares)
+        said.append(sum(shares) / 2)
+    for share in (slice(6), slice(6, 12)):
+        module, _ = moments_of(share, said)
+        for one, other in zip(actnorms(alone).values(), actnorms(module).values()):
+            torch.testing.assert_close(one.shift, other.shift, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(one.log_scale, other.log_scale, rtol=1e-4, atol=1e-5)
+
+
 def test_the_start_is_a_function_of_the_data_and_the_seed(made, equal):
     first, again, other = made(), made(), made()
     other.seed = 1

@@ -1,4 +1,4 @@
-"""A log-determinant that is no longer finite names its layer, in training and in what is reported."""
+"""A layer that gives what is not finite is named, in training and in what is reported."""
 
 import math
 from functools import partial
@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from lightning_gen.errors import Diverged
-from lightning_gen.flow import Glow, NormalizingFlow, VariationalDequantization
+from lightning_gen.flow import NICE, Glow, NormalizingFlow, VariationalDequantization
 from lightning_gen.flow.bijections import ActNorm, Chain, Coupling, Elementwise, InvertibleConv1x1, LUConv1x1, Split
 from lightning_gen.flow.layer_watch import LayerWatch
-from lightning_gen.networks.plain_conv import ConvNet
+from lightning_gen.networks import ConvNet, PlainMLP
 
 SHAPE = (1, 8, 8)
 NETWORK = partial(ConvNet, widths=(4,), activation=nn.Tanh)
@@ -51,7 +51,7 @@ def test_the_bad_layer_is_named_and_a_mended_one_passes(kind, bad):
     """The last of its kind: what comes before is finite, and what comes after is not what went first."""
     module = glow()
     name, layer = list(layers(module, kind).items())[-1]
-    said = f"the log-determinant of layer {name} ({kind.__name__}) is NaN or infinite"
+    said = f"layer {name} ({kind.__name__}) of the flow gives NaN or infinite values at step 0; "
     kept = WEIGHTS[kind](layer).detach().clone()
     module.training_loss(X)
     module.log_likelihood(X)
@@ -60,16 +60,52 @@ def test_the_bad_layer_is_named_and_a_mended_one_passes(kind, bad):
         WEIGHTS[kind](layer).fill_(bad)
     with pytest.raises(Diverged) as refused:
         module.log_likelihood(X)
-    assert str(refused.value) == said
+    assert str(refused.value).startswith(said)
     module.training_loss(X)
+    module.watch.keep(0)
     with pytest.raises(Diverged) as refused:
         module.watch.check(alone)
-    assert str(refused.value).startswith(f"{said} at step 0; ")
+    assert str(refused.value).startswith(said)
     with torch.no_grad():
         WEIGHTS[kind](layer).copy_(kept)
     module.log_likelihood(X)
     module.training_loss(X)
+    module.watch.keep(0)
     module.watch.check(alone)
+
+
+def test_a_shift_that_no_log_determinant_shows_is_named_too():
+    """Also where there is none: NICE."""
+    module = glow()
+    name, layer = list(layers(module, ActNorm).items())[1]
+    nn.init.constant_(layer.shift, math.nan)
+    with pytest.raises(Diverged, match=name):
+        module.log_likelihood(X)
+    nice = NormalizingFlow((4,), None, None, partial(NICE, network=partial(PlainMLP, widths=(4,))))
+    nice.configure_model()
+    second = list(layers(nice, Coupling).items())[1]
+    nn.init.constant_(second[1].network.output.bias, math.nan)
+    with pytest.raises(Diverged, match=second[0]):
+        nice.log_likelihood(torch.ones(2, 4))
+
+
+def test_every_draw_is_watched():
+    """The first of two has NaN."""
+    module = glow()
+    layer = next(iter(layers(module, ActNorm).values()))
+    passes = []
+
+    def bad_at_first(layer, args, output):
+        passes.append(output)
+        return (output[0], output[1] * math.nan) if len(passes) == 1 else None
+
+    layer._forward_hooks.clear()
+    layer.register_forward_hook(bad_at_first)
+    watch = LayerWatch(module)
+    module.watch = watch
+    with pytest.raises(Diverged, match="ActNorm"):
+        module.log_likelihood(X, draws=2)
+    assert len(passes) == 2
 
 
 def test_the_noise_of_variational_dequantization_is_watched_too():
@@ -84,11 +120,13 @@ def test_the_noise_of_variational_dequantization_is_watched_too():
 def test_one_bad_example_is_enough():
     watch, layer = watched(Elementwise((2,)))
     layer(torch.zeros(3, 2))
-    watch.check_now()
+    watch.keep(1)
+    watch.check()
     layer.constant.data[1] = math.nan
     layer(torch.zeros(3, 2))
+    watch.keep(2)
     with pytest.raises(Diverged):
-        watch.check_now()
+        watch.check()
 
 
 class Root(Elementwise):
@@ -112,36 +150,48 @@ def test_the_first_bad_step_and_its_first_layer_are_named_once():
     for step, x in [(5, good), (6, bad), (7, good), (8, bad)]:
         flow(x)
         watch.keep(step)
-    with pytest.raises(Diverged, match=r"layer layers.0 \(Root\) is NaN or infinite at step 6;"):
+    with pytest.raises(Diverged, match=r"layer layers.0 \(Root\) of the flow gives NaN or infinite values at step 6;"):
         watch.check(alone)
     flow(good)
     watch.keep(9)
     watch.check(alone)
-    watch.check_now()
 
 
 def test_a_rank_stops_for_what_another_has_seen():
     """And names the same step and layer: on the other rank the second layer went first, a step earlier."""
+    asked = []
+
     flow = Chain((2,), None, [Root, Root])
     watch = LayerWatch(flow)
     for step, x in [(1, torch.ones(1, 2)), (2, -torch.ones(1, 2))]:
         flow(x)
         watch.keep(step)
 
-    def largest(bad):
-        other = torch.zeros_like(bad)
-        other[0, 1] = 1
-        return torch.maximum(bad, other)
+    def largest(own):
+        asked.append(own)
+        return torch.maximum(own, -torch.ones_like(own))  # there step 1, and layer 1 of it
 
-    with pytest.raises(Diverged, match=r"layer layers.1 \(Root\) is NaN or infinite at step 1;"):
+    with pytest.raises(Diverged, match=r"layer layers.1 \(Root\) of the flow gives NaN or infinite values at step 1;"):
         watch.check(largest)
+    assert [value.item() for value in asked] == [-2, -math.inf]
+
+
+def test_a_rank_that_kept_nothing_takes_part():
+    watch, asked = LayerWatch(Chain((2,), None, [Root])), []
+
+    def largest(own):
+        asked.append(own)
+        return own
+
+    watch.check(largest)
+    assert len(asked) == 1
 
 
 def test_no_graph_is_kept_alive():
     flow = Elementwise((2,))
     watch = LayerWatch(flow)
     flow(torch.ones(1, 2))
-    assert not any(value.requires_grad for value in watch._last.values())
+    assert not any(value.requires_grad for value in watch._seen.values())
 
 
 def test_validation_remembers_nothing():
@@ -166,4 +216,4 @@ def test_training_stops_at_the_step_with_the_layers_name(checkpoint_gradients, t
     module.training_loss = loss
     with pytest.raises(Diverged) as refused:
         trainer(10, log_every_n_steps=2).fit(module, Digits(batch_size=16))
-    assert f"layer {name} (Split) is NaN or infinite at step 4;" in str(refused.value)
+    assert f"layer {name} (Split) of the flow gives NaN or infinite values at step 4;" in str(refused.value)

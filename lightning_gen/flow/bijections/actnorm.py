@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from lightning_gen.flow.bijections.base import Bijection, along, pixels
 from lightning_gen.over_ranks import mean_over_ranks
 
-SMALLEST = 1e-6
+MIN_STD = 1e-6
 """Standard deviation that a channel is taken to have at least."""
 
 
@@ -36,7 +36,7 @@ class ActNorm(Bijection):
     def initialize(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         values = x.double().transpose(0, 1).flatten(1)
         mean, square = mean_over_ranks(torch.stack([values.mean(1), values.square().mean(1)]))
-        std = (square - mean.square()).clamp(min=0).sqrt().clamp(min=SMALLEST)
+        std = (square - mean.square()).clamp(min=0).sqrt().clamp(min=MIN_STD)
         self.shift.copy_(-mean)
         self.log_scale.copy_(-std.log())
         return self(x, cond)[0]

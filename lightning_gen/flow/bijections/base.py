@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -56,7 +57,4 @@ def along(vector: Tensor, x: Tensor) -> Tensor:
 
 def pixels(shape: tuple[int, ...]) -> int:
     """H W of (C, H, W), 1 of (D,): how often what belongs to a channel counts."""
-    count = 1
-    for size in shape[1:]:
-        count *= size
-    return count
+    return math.prod(shape[1:])

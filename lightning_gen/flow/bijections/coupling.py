@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from lightning_gen.flow.bijections.base import Bijection, per_example
 from lightning_gen.flow.bijections.coupling_masks import ChannelMask, Mask, MaskFactory
@@ -19,8 +21,10 @@ Network = Callable[[tuple[int, ...], tuple[int, ...], int | None], Map]
 class HalfTransformed(Bijection):
     """A bijection within which a mask's active half changes, given the other.
 
-    The network is any `Map`; its last layer starts at zero, and so the transform as the identity. It runs in its own
-    precision, or autocast's, and what it says is taken up in that of the states.
+    The network is any `Map`; its last layer starts at zero, and so the transform as the identity. In training it runs in the
+    precision of its weights, or autocast's, and what it says is taken up in that of the states. Without gradients it runs in
+    that of the states, whatever the weights are kept in: on the way back a given half that is a rounding off would else
+    be another bfloat16 number.
 
     Args:
         mask: which half changes.
@@ -52,8 +56,14 @@ class HalfTransformed(Bijection):
         return self.transform.inverse(z, self._params(given, cond))
 
     def _params(self, given: Tensor, cond: Tensor | None) -> Tensor:
-        out = self.network(given.to(own_dtype(self.network, given.dtype)), cond)
-        return self.mask.parameters_of(out.to(given.dtype), self.transform.features)
+        return self.mask.parameters_of(self._said(given, cond), self.transform.features)
+
+    def _said(self, given: Tensor, cond: Tensor | None) -> Tensor:
+        kept = own_dtype(self.network, given.dtype)
+        if kept == given.dtype or torch.is_grad_enabled():
+            return self.network(given.to(kept), cond).to(given.dtype)
+        exact = {name: p.to(given.dtype) for name, p in self.network.named_parameters()}
+        return functional_call(self.network, exact, (given, None if cond is None else cond.to(given.dtype)))
 
 
 class Coupling(HalfTransformed):

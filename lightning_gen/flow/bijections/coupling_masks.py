@@ -55,7 +55,7 @@ class _AlongChannels(Mask):
         if shape[0] < 2:
             raise UserError(
                 f"{type(self).__name__} needs two channels or more to part, the data have shape {tuple(shape)}: "
-                "squeeze before, or choose CheckerboardMask"
+                "choose CheckerboardMask, or for vectors a model of another family"
             )
 
     def network_shape(self, features: int) -> tuple[int, ...]:
@@ -131,10 +131,10 @@ class CheckerboardMask(Mask):
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         stays = self.stays.to(x.dtype)
         board = stays.expand(len(x), 1, *self.shape[1:])
-        return torch.cat([x * stays, board], 1), x.flatten(2)[:, :, self.places]
+        return torch.cat([x * stays, board], 1), x.flatten(2).index_select(2, self.places)
 
     def parameters_of(self, out: Tensor, features: int) -> Tensor:
-        return out.flatten(2)[:, :, self.places].unflatten(1, (features, self.shape[0]))
+        return out.flatten(2).index_select(2, self.places).unflatten(1, (features, self.shape[0]))
 
     def merge(self, x: Tensor, active: Tensor) -> Tensor:
         return x.flatten(2).index_copy(2, self.places, active).reshape(x.shape)

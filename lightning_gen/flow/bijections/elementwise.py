@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
@@ -9,11 +11,12 @@ from torch.nn.functional import logsigmoid
 from lightning_gen.errors import UserError
 from lightning_gen.flow.bijections.base import Bijection, per_example
 from lightning_gen.flow.bijections.transforms import Affine, Transform
-from lightning_gen.networks.layers import zero
+from lightning_gen.networks.layers import check_condition, zero
 
 
 class Logit(Bijection):
-    """[0, 1] -> R: logit(alpha + (1 - 2 alpha) x) (Dinh et al. 2017, sec. 4.1, in other words).
+    """[0, 1] -> R: logit(alpha + (1 - 2 alpha) x) (Papamakarios et al. 2017, MAF; Dinh et al. 2017 keep
+    away from 0 alone).
 
     Its inverse's tails lie outside of [0, 1], by up to alpha / (1 - 2 alpha).
 
@@ -32,7 +35,7 @@ class Logit(Bijection):
         inside = self.alpha + share * x
         z = inside.logit()
         # d logit(p) / dp = 1 / (p (1 - p)) = 1 / (sigmoid(z) sigmoid(-z))
-        log_derivative = torch.log(x.new_tensor(share)) - logsigmoid(z) - logsigmoid(-z)
+        log_derivative = math.log(share) - logsigmoid(z) - logsigmoid(-z)
         return z, per_example(log_derivative)
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
@@ -72,6 +75,9 @@ class Elementwise(Bijection):
 
     def _params(self, x: Tensor, cond: Tensor | None) -> Tensor:
         params = self.constant.to(x.dtype)[None]
-        if self.of_condition is not None:
-            params = params + self.of_condition(cond).to(x.dtype).unflatten(1, self.constant.shape)
+        check_condition(cond, wanted=self.of_condition is not None)
+        if cond is not None:
+            params = params + self.of_condition(cond.to(self.constant.dtype)).to(x.dtype).unflatten(
+                1, self.constant.shape
+            )
         return params.expand(len(x), -1, *self.shape)

@@ -6,7 +6,6 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, linear
 
 from lightning_gen.flow.bijections.base import Bijection, pixels
 
@@ -36,13 +35,14 @@ class ChannelMixing(Bijection):
 
     @staticmethod
     def _mixed(x: Tensor, weight: Tensor) -> Tensor:
+        # not as a convolution, which takes twice as long on a CPU, and which cuDNN rounds to TF32
         weight = weight.to(x.dtype)
-        return linear(x, weight) if x.ndim == 2 else conv2d(x, weight[:, :, None, None])
+        return x @ weight.T if x.ndim == 2 else (weight @ x.flatten(2)).reshape(x.shape)
 
 
 def rotation(size: int) -> Tensor:
     """A random orthogonal matrix [size, size], of the Haar measure."""
-    return nn.init.orthogonal_(torch.empty(size, size))
+    return nn.init.orthogonal_(torch.empty(size, size, dtype=torch.float32))
 
 
 class InvertibleConv1x1(ChannelMixing):
@@ -50,7 +50,7 @@ class InvertibleConv1x1(ChannelMixing):
 
     def __init__(self, shape: tuple[int, ...], cond_dim: int | None = None) -> None:
         super().__init__(shape, cond_dim)
-        self.matrix = nn.Parameter(rotation(shape[0]))
+        self.matrix = nn.Parameter(rotation(shape[0]).to(torch.get_default_dtype()))
 
     def weight(self) -> Tensor:
         return _exact(self.matrix)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_gen.exact_buffers import ExactBuffers
 from lightning_gen.flow.bijections.base import Bijection
 
 
@@ -19,7 +18,7 @@ class Reverse(Bijection):
         return z.flip(1)
 
 
-class Shuffle(Bijection, ExactBuffers):
+class Shuffle(Bijection):
     """The channels in an order that is drawn once, when the layer is made, and kept in checkpoints."""
 
     def __init__(self, shape: tuple[int, ...], cond_dim: int | None = None) -> None:
@@ -27,7 +26,7 @@ class Shuffle(Bijection, ExactBuffers):
         self.register_buffer("order", torch.randperm(shape[0]))
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return x[:, self.order], x.new_zeros(len(x))
+        return x.index_select(1, self.order), x.new_zeros(len(x))
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
-        return z[:, self.order.argsort()]
+        return z.index_select(1, self.order.argsort())

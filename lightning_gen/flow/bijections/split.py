@@ -17,8 +17,9 @@ class Split(HalfTransformed):
     """The first half of the channels goes through `rest`; the second is latent, with a prior given the first.
 
     That prior, learned, is written as the transform that takes its samples to the base's noise: with `Affine` and a
-    standard normal base, x_2 ~ N(mean(x_1), scale(x_1)^2) (Dinh et al. 2017, sec. 3.6; Kingma and Dhariwal 2018). So the
-    latents of all levels together are one vector, distributed as the base, and a temperature scales every level's.
+    standard normal base, x_2 ~ N(mean(x_1), scale(x_1)^2) (the multiscale architecture of Dinh et al. 2017, sec. 3.6, with
+    the prior of Kingma and Dhariwal's code, 2018). So the latents of all levels together are one vector, distributed as
+    the base, and a temperature scales every level's.
 
     Args:
         rest: makes what the first half goes through.

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from lightning_gen.domains import Levels
+from lightning_gen.domains import Levels, integer_dtype
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
 from lightning_gen.vae.gaussians import precise
@@ -117,7 +117,7 @@ class LevelObservation(Observation):
 
     def as_data(self, index: Tensor) -> Tensor:
         """Levels in the data's own dtype."""
-        return index.to(torch.uint8 if self.levels <= 256 else torch.int64)
+        return index.to(integer_dtype(self.levels))
 
 
 def pieces(rows: Tensor) -> tuple[Tensor, ...]:

