@@ -29,7 +29,7 @@ _SIDE = 20
 _FILLINGS = 4
 """Ways in which each image's lower half is filled."""
 
-_TEMPERATURES = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+_TEMPERATURES = (0.0, 0.3, 0.5, 0.7, 0.85, 1.0)
 """Of the columns of one sheet of samples."""
 
 
@@ -46,7 +46,7 @@ def latents(
     stations: int = 9,
     temperatures: list[float] = list(_TEMPERATURES),  # noqa: B006  never changed
 ) -> Path:
-    """Sheets of reconstructions, interpolations, traversals, samples and imputations, and latents.json with numbers.
+    """Sheets of reconstructions, interpolations, traversals, samples and, where the family can, imputations; latents.json.
 
     temperatures.png has samples at several temperatures of the sampler, each row of one draw of latents.
 

@@ -108,7 +108,7 @@ class RealNVP(Chain):
         norm: Factory | None = ActNorm,
         prior_network: Network | None = None,
     ) -> None:
-        _check_levels(levels)
+        _check("RealNVP", shape, levels)
         steps = partial(Steps, network=network, transform=transform, norm=norm)
 
         def level(index: int) -> Iterator[Factory]:
@@ -153,7 +153,7 @@ class Glow(Chain):
         norm: Factory | None = ActNorm,
         prior_network: Network | None = None,
     ) -> None:
-        _check_levels(levels)
+        _check("Glow", shape, levels)
 
         def level(index: int) -> Iterator[Factory]:
             yield Squeeze
@@ -168,6 +168,8 @@ def split_off(rest: Iterator[Factory], prior_network: Network | None) -> Factory
     return partial(Split, rest=partial(Chain, layers=[*rest]), network=prior_network or partial(ConvNet, widths=()))
 
 
-def _check_levels(levels: int) -> None:
+def _check(name: str, shape: tuple[int, ...], levels: int) -> None:
+    if len(shape) != 3:
+        raise UserError(f"{name} is for images (C, H, W), not for data of shape {tuple(shape)}: choose Steps or NICE")
     if levels < 1:
-        raise UserError(f"a multiscale flow needs a level or more, not {levels}")
+        raise UserError(f"{name} needs a level or more, not {levels}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_gen.errors import NonFiniteSamples
+from lightning_gen.errors import NonFiniteSamples, UserError
 from lightning_gen.flow.bases import Base
 from lightning_gen.flow.bijections.base import Bijection
 from lightning_gen.flow.bijections.elementwise import Logit
@@ -79,7 +79,13 @@ class FlowModel:
         return self.flow(v if self.logit is None else self.logit(v)[0], cond)[0].flatten(1)
 
     def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
-        """Floats [B, *shape] of latents [B, D]; of integers points of the unit cube or beside it."""
+        """Floats [B, *shape] of latents [B, D]; of integers points of the unit cube or beside it.
+
+        Raises:
+            UserError: other than D latents.
+        """
+        if z.ndim != 2 or z.shape[1] != self.latents:
+            raise UserError(f"this flow decodes latents of shape (B, {self.latents}), not {tuple(z.shape)}")
         v = self.flow.inverse(z.unflatten(1, self.flow.out_shape), cond)
         return v if self.logit is None else self.logit.inverse(v)
 

@@ -39,7 +39,7 @@ class ConvNet(Map):
         if len(in_shape) != 3 or in_shape[1:] != tuple(out_shape[1:]):
             raise UserError(
                 f"ConvNet maps an image (C, H, W) to one of its size, not shape {tuple(in_shape)} to {tuple(out_shape)}: "
-                "choose an MLP for vectors"
+                "choose PlainMLP or ResidualMLP for vectors"
             )
         channels = [in_shape[0], *widths]
         kernels = [3, *[1] * (len(widths) - 1)][: len(widths)]

@@ -199,6 +199,8 @@ def test_the_latents_of_all_levels_are_one_vector():
     [
         (lambda: Glow((1, 4, 4), None, CONV, levels=0), "needs a level or more, not 0"),
         (lambda: RealNVP((1, 4, 4), None, CONV, levels=0), "needs a level or more, not 0"),
+        (lambda: RealNVP((4,), None, CONV), "RealNVP is for images"),
+        (lambda: Glow((4,), None, CONV), "Glow is for images"),
         (lambda: Glow((1, 4, 4), None, CONV, steps=0, levels=1), "needs a step or more, not 0"),
         (lambda: NICE((4,), None, MLP, steps=0), "needs a step or more, not 0"),
         (

@@ -66,7 +66,7 @@ def test_the_input_stays_as_it_is_and_the_output_is_contiguous():
 @pytest.mark.parametrize(
     ("in_shape", "out_shape", "settings", "words"),
     [
-        ((4,), (4,), {}, r"ConvNet maps an image .*\(4,\) to \(4,\): choose an MLP for vectors"),
+        ((4,), (4,), {}, r"ConvNet maps an image .*\(4,\) to \(4,\): choose PlainMLP or ResidualMLP for vectors"),
         ((2, 8, 8), (2, 4, 4), {}, r"to one of its size, not shape \(2, 8, 8\) to \(2, 4, 4\)"),
         ((2, 8, 8), (6,), {}, "to one of its size"),
         ((2, 8, 8), (2, 8, 8), {"widths": (8, 0)}, "widths of ConvNet must be positive"),
