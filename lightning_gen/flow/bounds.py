@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 
 from torch import Tensor
 
+from lightning_gen.broadcasting import repeated
 from lightning_gen.errors import UserError
 from lightning_gen.flow.flow_model import FlowModel
 from lightning_gen.likelihood import ImportanceWeighted, Likelihood
@@ -61,8 +62,7 @@ class ImportanceWeightedBound(LikelihoodEstimator):
 
     def __call__(self, model: FlowModel, x: Tensor, cond: Tensor | None, draws: int, rng: RandomSource) -> Likelihood:
         def log_weights(num: int, own: RandomSource) -> Tensor:
-            given = None if cond is None else cond.repeat(num, *[1] * (cond.ndim - 1))
-            terms = model.terms(x.repeat(num, *[1] * (x.ndim - 1)), given, own)
+            terms = model.terms(repeated(x, num), repeated(cond, num), own)
             return sum(term.double() for term in terms.values()).unflatten(0, (num, len(x)))
 
         return self.weighted(log_weights, x[0].numel(), draws, rng)

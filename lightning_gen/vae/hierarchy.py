@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.broadcasting import repeated
 from lightning_gen.random_source import RandomSource
 from lightning_gen.vae.gaussians import DiagonalGaussian
-from lightning_gen.vae.latent_model import LatentModel, Pass, repeated
+from lightning_gen.vae.latent_model import LatentModel, Pass
 from lightning_gen.vae.observations import Observation
 
 

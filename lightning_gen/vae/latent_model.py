@@ -88,8 +88,3 @@ class LatentModel(ABC):
     @abstractmethod
     def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
         """What the decoder says at latents [B, latents]."""
-
-
-def repeated(cond: Tensor | None, num: int) -> Tensor | None:
-    """The conditions of `num` samples of each example, all examples of the first sample first."""
-    return None if cond is None else cond.repeat(num, *[1] * (cond.ndim - 1))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lightning_gen.broadcasting import repeated
 from lightning_gen.random_source import RandomSource
 from lightning_gen.vae.gaussians import Gaussian, PosteriorForm, asked
-from lightning_gen.vae.latent_model import LatentModel, Pass, repeated
+from lightning_gen.vae.latent_model import LatentModel, Pass
 from lightning_gen.vae.observations import Observation
 from lightning_gen.vae.priors import Prior, PriorDistribution
 
