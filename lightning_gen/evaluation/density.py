@@ -14,6 +14,7 @@ from lightning_gen import loading
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.evaluation import measure
 from lightning_gen.evaluation.density_view import Square, labels_of, log_density, mean_with_error, portrait
+from lightning_gen.evaluation.likelihoods import estimator_of
 from lightning_gen.evaluation.progress import progress
 from lightning_gen.evaluation.provenance import provenance
 from lightning_gen.evaluation.ranks import pick_device
@@ -21,7 +22,7 @@ from lightning_gen.evaluation.subject import subject
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.run_directory import write_atomically, written_whole
-from lightning_gen.specs import describe, overridden
+from lightning_gen.specs import describe
 
 _EXACT_AT_ONCE = 8192
 """Points at which the data's own density is taken at a time."""
@@ -78,7 +79,7 @@ def density(
             f"only points of the plane have a density to draw, and {run} is a model of {what} of shape {module.shape}: "
             "give a run on data of shape (2,) such as datamodules.TwoMoons, or measure this one with evaluate"
         )
-    bound = _estimator(module, estimator)
+    bound = estimator_of(module, estimator, "--estimator")
     data = loading.load_data(checkpoint)
     examples = data.split(split)
     x = examples.take(torch.arange(len(examples))).x
@@ -155,13 +156,6 @@ def _of_split(model: Likelihood, exact: _Exact | None) -> dict[str, float]:
     if exact is None:
         return metrics
     return {**metrics, "entropy_nats": exact.entropy, **mean_with_error("kl_nats", exact.at_examples - model.log_prob)}
-
-
-def _estimator(module: GenerativeModule, asked: str | dict[str, Any] | None) -> Any:
-    own = getattr(module, "bound", None)
-    if own is None and asked is not None:
-        raise UserError(f"{type(module).__name__} has no likelihood to estimate in other ways: leave out --estimator")
-    return overridden(own, asked)
 
 
 def _sampled(module: GenerativeModule, num: int, batch_size: int, seed: int) -> Tensor:

@@ -15,7 +15,7 @@ from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.evaluation import measure
 from lightning_gen.evaluation.budget import within
 from lightning_gen.evaluation.features import FeatureCollector, Features
-from lightning_gen.evaluation.likelihoods import likelihood, likelihood_metrics
+from lightning_gen.evaluation.likelihoods import estimator_of, likelihood, likelihood_metrics
 from lightning_gen.evaluation.measured import SHEET, Measured
 from lightning_gen.evaluation.parts import Parts
 from lightning_gen.evaluation.progress import Stopwatch
@@ -107,10 +107,7 @@ class Judge(Yardstick):
         return sampler if self.protocol.nfe is None else within(sampler, self.protocol.nfe)
 
     def _estimator(self, module: GenerativeModule) -> Any:
-        own, asked = getattr(module, "bound", None), self.protocol.likelihood.estimator
-        if own is None and asked is not None:
-            raise UserError(f"{type(module).__name__} has no likelihood to estimate: leave out --likelihood.estimator")
-        return overridden(own, asked)
+        return estimator_of(module, self.protocol.likelihood.estimator, "--likelihood.estimator")
 
     def _drawn(self, module: GenerativeModule, sampler: Any, parts: Parts) -> tuple[Features | None, list[Tensor]]:
         """Features of all ranks' samples, on the first; and this rank's part of the sheet."""

@@ -12,6 +12,19 @@ from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.random_source import IndexedSource
+from lightning_gen.specs import overridden
+
+
+def estimator_of(module: GenerativeModule, asked: str | dict[str, Any] | None, option: str) -> Any:
+    """The module's own estimator with what is asked of it replaced; `option` of the command line asked.
+
+    Raises:
+        UserError: something is asked of a module that has none.
+    """
+    own = getattr(module, "bound", None)
+    if own is None and asked is not None:
+        raise UserError(f"{type(module).__name__} has no likelihood to estimate: leave out {option}")
+    return overridden(own, asked)
 
 
 def likelihood(

@@ -9,13 +9,14 @@ from lightning_gen.errors import UserError
 from lightning_gen.flow.bijections.actnorm import ActNorm
 from lightning_gen.flow.bijections.base import Factory
 from lightning_gen.flow.bijections.chain import Chain
-from lightning_gen.flow.bijections.coupling import Coupling, Network
+from lightning_gen.flow.bijections.coupling import Coupling
 from lightning_gen.flow.bijections.coupling_masks import ChannelMask, CheckerboardMask, MaskFactory, VectorMask
 from lightning_gen.flow.bijections.elementwise import Elementwise
 from lightning_gen.flow.bijections.linear import LUConv1x1
 from lightning_gen.flow.bijections.shapes import Flatten, Squeeze
 from lightning_gen.flow.bijections.split import Split
 from lightning_gen.flow.bijections.transforms import Additive, Affine, Transform
+from lightning_gen.networks.maps import Network
 from lightning_gen.networks.plain_conv import ConvNet
 
 

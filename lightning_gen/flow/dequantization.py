@@ -14,9 +14,9 @@ from lightning_gen.errors import UserError
 from lightning_gen.flow.architectures import Steps
 from lightning_gen.flow.bases import logistic, logistic_log_prob
 from lightning_gen.flow.bijections.base import per_example
-from lightning_gen.flow.bijections.coupling import Network
 from lightning_gen.flow.bijections.coupling_masks import CheckerboardMask, Mask, MaskFactory, VectorMask
 from lightning_gen.flow.bijections.transforms import Transform
+from lightning_gen.networks.maps import Network
 from lightning_gen.random_source import RandomSource
 
 

@@ -59,11 +59,16 @@ class FlowModel:
 
     def density(self, v: Tensor, cond: Tensor | None) -> dict[str, Tensor]:
         """Terms of log p(v), nats [B], of floats v [B, *shape]: `logit`, `log_det`, `base`."""
-        terms = {}
-        if self.logit is not None:
-            v, terms["logit"] = self.logit(v)
+        v, terms = self._reals(v)
         z, log_det = self.flow(v, cond)
         return {**terms, "log_det": log_det, "base": self.base.log_prob(z.flatten(1))}
+
+    def _reals(self, v: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """What the bijection takes of floats, and the logit's term where there is one."""
+        if self.logit is None:
+            return v, {}
+        reals, term = self.logit(v)
+        return reals, {"logit": term}
 
     @torch.no_grad()
     def initialize(self, x: Tensor, cond: Tensor | None, rng: RandomSource) -> None:
@@ -71,12 +76,12 @@ class FlowModel:
         v, _ = self.floats(x, rng, cond)
         share = rows_of_rank(len(v))
         v, cond = v[share], None if cond is None else cond[share]
-        self.flow.initialize(v if self.logit is None else self.logit(v)[0], cond)
+        self.flow.initialize(self._reals(v)[0], cond)
 
     def encode(self, x: Tensor, cond: Tensor | None, rng: RandomSource | None) -> Tensor:
         """All latents [B, D] of x; of integers with a draw of noise, or without a source at the middles of their bins."""
         v, _ = self.floats(x, rng, cond)
-        return self.flow(v if self.logit is None else self.logit(v)[0], cond)[0].flatten(1)
+        return self.flow(self._reals(v)[0], cond)[0].flatten(1)
 
     def decode(self, z: Tensor, cond: Tensor | None) -> Tensor:
         """Floats [B, *shape] of latents [B, D]; of integers points of the unit cube or beside it.

@@ -122,20 +122,13 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
             self.watch.keep(self._trainer.global_step + 1)
         return {"loss": sum(parts.values()), **parts}
 
-    def on_validation_epoch_end(self) -> None:
-        self._warn_of_layers()
-        super().on_validation_epoch_end()
-
-    def on_test_epoch_end(self) -> None:
-        self._warn_of_layers()
-        super().on_test_epoch_end()
-
-    def _warn_of_layers(self) -> None:
-        """What is measured may be NaN, as with any family: here it is said which layer gave it."""
+    def _report(self, stage: str) -> None:
+        # what is measured may be NaN, as with any family: here it is said which layer gave it
         try:
             self.watch.check(self.largest, self.device)
         except Diverged as found:
             rank_zero_warn(str(found))
+        super()._report(stage)
 
     def check_losses(self) -> None:
         self.watch.check(self.largest, self.device)

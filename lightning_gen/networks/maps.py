@@ -63,6 +63,10 @@ class Map(nn.Module, ABC):
         self.output.bias.copy_(value.reshape(len(self.output.bias), -1).mean(1))
 
 
+Network = Callable[[tuple[int, ...], tuple[int, ...], int | None], Map]
+"""Makes a map network from (in_shape, out_shape, cond_dim)."""
+
+
 class Dense(nn.Linear):
     """A linear map of everything an example has, pixels and channels alike, to any shape."""
 

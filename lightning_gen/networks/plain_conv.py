@@ -15,7 +15,7 @@ from lightning_gen.networks.maps import Map, check_positive
 class ConvNet(Map):
     """Convolutions with an activation between: 3x3 first and last, 1x1 inside, as the couplings of Glow have them.
 
-    The condition adds a linear map of it to the first hidden layer's channels, at every pixel.
+    The condition adds a linear map of it to the first layer's channels, at every pixel.
 
     Args:
         widths: channels of the hidden layers; may be empty: one 3x3 convolution.
@@ -59,12 +59,8 @@ class ConvNet(Map):
         check_condition(cond, wanted=self.of_condition is not None)
         # without norms channels last is the faster layout on a CPU at any size: 1x1 convolutions take half as long
         h = x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
-        for i, layer in enumerate(self.hidden):
-            h = layer(h)
+        for i, layer in enumerate((*self.hidden, self.output)):
+            h = layer(h if i == 0 else self.activation(h))
             if i == 0 and cond is not None:
                 h = h + self.of_condition(cond)[:, :, None, None]
-            h = self.activation(h)
-        out = self.output(h)
-        if not self.hidden and cond is not None:
-            out = out + self.of_condition(cond)[:, :, None, None]
-        return out.to(x.dtype, memory_format=torch.contiguous_format)
+        return h.to(x.dtype, memory_format=torch.contiguous_format)

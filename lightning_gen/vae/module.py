@@ -16,7 +16,7 @@ from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.masks import as_mask
-from lightning_gen.networks.maps import Map
+from lightning_gen.networks.maps import Network
 from lightning_gen.powers import Imputation, LatentVariables
 from lightning_gen.random_source import RandomSource
 from lightning_gen.vae.bounds import ElboEstimator, LikelihoodEstimator
@@ -28,9 +28,6 @@ from lightning_gen.vae.observations import Observation
 from lightning_gen.vae.priors import Prior, StandardNormal
 from lightning_gen.vae.samplers import PriorSampler, Sampler
 from lightning_gen.vae.single_layer import SingleLayer
-
-Network = Callable[[tuple[int, ...], tuple[int, ...], int | None], Map]
-"""Makes a map network from (in_shape, out_shape, cond_dim)."""
 
 
 class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imputation):

@@ -56,9 +56,9 @@ def checkpoint_steps(flow: Bijection) -> None:
     A step is the largest part of a chain within which there is no chain of chains: all of a step of Glow, say.
     """
     for chain in (module for module in flow.modules() if isinstance(module, Chain)):
-        chain.checkpointed = frozenset(i for i, layer in enumerate(chain.layers) if _depth(layer) <= 1)
-        if chain.checkpointed and _depth(chain) == 1 and chain is not flow:
-            chain.checkpointed = frozenset()  # a step itself
+        a_step_itself = _depth(chain) == 1 and chain is not flow
+        steps = () if a_step_itself else (i for i, layer in enumerate(chain.layers) if _depth(layer) <= 1)
+        chain.checkpointed = frozenset(steps)
 
 
 def _depth(module: nn.Module) -> int:

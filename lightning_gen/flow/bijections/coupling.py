@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -12,10 +10,7 @@ from lightning_gen.flow.bijections.base import Bijection, per_example
 from lightning_gen.flow.bijections.coupling_masks import ChannelMask, Mask, MaskFactory
 from lightning_gen.flow.bijections.transforms import Affine, Transform
 from lightning_gen.networks.layers import own_dtype, zero
-from lightning_gen.networks.maps import Map
-
-Network = Callable[[tuple[int, ...], tuple[int, ...], int | None], Map]
-"""Makes a map network from (in_shape, out_shape, cond_dim)."""
+from lightning_gen.networks.maps import Network
 
 
 class HalfTransformed(Bijection):

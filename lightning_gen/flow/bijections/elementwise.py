@@ -6,9 +6,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
 from lightning_gen.errors import UserError
+from lightning_gen.flow.bases import logistic_log_prob
 from lightning_gen.flow.bijections.base import Bijection, per_example
 from lightning_gen.flow.bijections.transforms import Affine, Transform
 from lightning_gen.networks.layers import check_condition, zero
@@ -34,9 +34,9 @@ class Logit(Bijection):
         share = 1 - 2 * self.alpha
         inside = self.alpha + share * x
         z = inside.logit()
-        # d logit(p) / dp = 1 / (p (1 - p)) = 1 / (sigmoid(z) sigmoid(-z))
-        log_derivative = math.log(share) - logsigmoid(z) - logsigmoid(-z)
-        return z, per_example(log_derivative)
+        return z, per_example(
+            math.log(share) - logistic_log_prob(z)
+        )  # the logit's derivative is one over the sigmoid's
 
     def inverse(self, z: Tensor, cond: Tensor | None = None) -> Tensor:
         return (z.sigmoid() - self.alpha) / (1 - 2 * self.alpha)

@@ -47,9 +47,9 @@ class RationalQuadraticSpline(Transform):
         self.features = 3 * bins - 1
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        inside = x.abs() <= self.reach
-        b = self._bin(x.clamp(-self.reach, self.reach), params, of=0)
-        theta = ((x.clamp(-self.reach, self.reach) - b.left) / b.width).clamp(0, 1)
+        inside, within = x.abs() <= self.reach, x.clamp(-self.reach, self.reach)
+        b = self._bin(within, params, of=0)
+        theta = ((within - b.left) / b.width).clamp(0, 1)
         mixed = theta * (1 - theta)
         bend = b.slope + (b.first + b.last - 2 * b.slope) * mixed
         z = b.bottom + b.height * (b.slope * theta.square() + b.first * mixed) / bend
@@ -58,9 +58,9 @@ class RationalQuadraticSpline(Transform):
         return torch.where(inside, z, x), torch.where(inside, log_derivative, torch.zeros_like(x))
 
     def inverse(self, z: Tensor, params: Tensor) -> Tensor:
-        inside = z.abs() <= self.reach
-        b = self._bin(z.clamp(-self.reach, self.reach), params, of=1)
-        up = z.clamp(-self.reach, self.reach) - b.bottom
+        inside, within = z.abs() <= self.reach, z.clamp(-self.reach, self.reach)
+        b = self._bin(within, params, of=1)
+        up = within - b.bottom
         curve = b.first + b.last - 2 * b.slope
         # a theta^2 + b theta + c = 0 (eqs. 6 to 8); the root that does not cancel
         square = b.height * (b.slope - b.first) + up * curve

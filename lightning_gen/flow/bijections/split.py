@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_gen.flow.bijections.base import Factory
-from lightning_gen.flow.bijections.coupling import HalfTransformed, Network
+from lightning_gen.flow.bijections.coupling import HalfTransformed
 from lightning_gen.flow.bijections.coupling_masks import ChannelMask
 from lightning_gen.flow.bijections.transforms import Affine, Transform
+from lightning_gen.networks.maps import Network
 
 
 class Split(HalfTransformed):
