@@ -30,6 +30,11 @@ logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", module="lightning")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    torch.manual_seed(0)  # what a test leaves open (a network's start) is the same whatever ran before it
+
+
 class TinyData(DataModule):
     """64 points of the plane on two lines; 10 of another draw to validate, 7 to test."""
 
