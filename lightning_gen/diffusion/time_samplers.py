@@ -14,6 +14,7 @@ from lightning_gen.errors import UserError
 from lightning_gen.exact_buffers import ExactBuffers
 from lightning_gen.over_ranks import sum_over_ranks
 from lightning_gen.random_source import RandomSource
+from lightning_gen.strata import strata
 
 
 class TimeSampler(ABC):
@@ -52,19 +53,6 @@ class TimeSampler(ABC):
 
     def observe(self, level: NoiseLevel, loss: Tensor, total: int) -> None:  # noqa: B027  most take no note
         """Takes note of a micro-batch's losses [B], already divided by p(t), of a global batch of `total`; no gradient."""
-
-
-def strata(num: int, rng: RandomSource) -> Tensor:
-    """One number in each of `num` equal parts of [0, 1), with one common offset; float64 (Kingma et al. 2021, app. I.1).
-
-    Marginally uniform, and far less noisy: the strata cover [0, 1] in every batch. Since the whole global batch is
-    stratified, the variance does not grow with the number of ranks or accumulated micro-batches. Strata are dealt out in
-    golden-ratio steps, so that each rank's and micro-batch's share covers [0, 1] too.
-    """
-    offset = rng.uniform((1,), dtype=torch.float64)  # float32 would round (num - 1 + u) / num up to 1 in big batches
-    stride = next(s for s in range(max(1, round(num * 0.618)), num + 1) if math.gcd(s, num) == 1)
-    stratum = torch.arange(num, device=offset.device) * stride % num
-    return (stratum + offset) / num
 
 
 class LowDiscrepancy(TimeSampler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_gen.categorical import draw_index
 from lightning_gen.random_source import RandomSource
 from lightning_gen.vae.observations.base import LevelObservation, precise
 
@@ -41,10 +42,3 @@ class Categorical(LevelObservation):
         """Log-frequencies of each element's levels, with one observation in equal parts of all levels added to the data."""
         counts = torch.stack([(x == level).sum(0) for level in range(self.levels)])
         return ((counts.double() + 1 / self.levels) / (len(x) + 1)).log().float().flatten(0, 1)
-
-
-def draw_index(logits: Tensor, u: Tensor, dim: int) -> Tensor:
-    """Indices along `dim` (which goes) with probabilities softmax(logits), by inversion of u in [0, 1), 1 long there."""
-    cumulative = logits.softmax(dim).cumsum(dim)
-    total = cumulative.narrow(dim, -1, 1)  # 1 but for rounding
-    return (cumulative <= u * total).sum(dim).clamp(max=logits.shape[dim] - 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lightning_gen.logistic_bins import STD_TO_SCALE, LogisticBins
 from lightning_gen.random_source import RandomSource
 from lightning_gen.vae.observations.base import LevelObservation, pieces
 from lightning_gen.vae.observations.location_scale import LocationScale
-from lightning_gen.vae.observations.logistic_bins import STD_TO_SCALE, LogisticBins
 
 
 class DiscretizedLogistic(LocationScale, LevelObservation):

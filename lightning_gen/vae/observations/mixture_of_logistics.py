@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_gen.categorical import draw_index
 from lightning_gen.errors import UserError
+from lightning_gen.logistic_bins import STD_TO_SCALE, LogisticBins
 from lightning_gen.random_source import RandomSource
 from lightning_gen.vae.observations.base import LevelObservation, moments, pieces, precise
-from lightning_gen.vae.observations.categorical import draw_index
-from lightning_gen.vae.observations.logistic_bins import STD_TO_SCALE, LogisticBins
 
 
 class Mixture(NamedTuple):

@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
+from lightning_gen.categorical import draw_index
 from lightning_gen.random_source import GeneratorSource
 from lightning_gen.vae.observations import Categorical
-from lightning_gen.vae.observations.categorical import draw_index
 
 
 def logits(levels, shape, rows=1):

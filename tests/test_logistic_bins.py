@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_gen.vae.observations.logistic_bins import STD_TO_SCALE, LogisticBins
+from lightning_gen.logistic_bins import STD_TO_SCALE, LogisticBins
 
 LOCATIONS = [-1.0, 0.0, 0.9, 1.0, 1.7]
 
