@@ -1,0 +1,113 @@
+"""Masking: a component is replaced by a token that no datum has, and stays so."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_gen.categorical import draw_index
+from lightning_gen.discrete_diffusion.processes.base import Process
+from lightning_gen.discrete_diffusion.schedules import Schedule, logit
+from lightning_gen.errors import UserError
+from lightning_gen.random_source import GeneratorSource, RandomSource, derive_seed
+
+
+class Absorbing(Process):
+    """With probability 1 - alpha a component is the mask, the state L (Austin et al. 2021, appendix A.2.2).
+
+    In continuous time this is masked diffusion: the bound is an integral of cross-entropies at masked components with
+    weight -alpha' / (1 - alpha) (Shi et al. 2024, eq. 4; Sahoo et al. 2024, eq. 10). What isn't masked is x_0 already,
+    whatever the network says there.
+    """
+
+    masked = True
+    has_limit = True
+
+    @property
+    def mask(self) -> int:
+        return self.levels
+
+    def log_forward(self, log_w: Tensor, t: Tensor) -> Tensor:
+        alpha = self.alpha(t)[..., None]
+        lead = torch.broadcast_shapes(log_w.shape[:-1], alpha.shape[:-1])
+        log_w = (log_w + alpha.log().to(log_w)).expand(*lead, self.levels)
+        return torch.cat([log_w, (1 - alpha).log().to(log_w).expand(*lead, 1)], -1)
+
+    def log_likelihood(self, x_t: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
+        kept = self._kept(s, t).expand(x_t.shape)[..., None].to(dtype)
+        state, masked = torch.arange(self.states, device=x_t.device), (x_t == self.mask)[..., None]
+        into_mask = torch.where(state == self.mask, 0.0, (1 - kept).log())
+        elsewhere = torch.where(state == x_t[..., None], kept.log(), -torch.inf)
+        return torch.where(masked, into_mask, elsewhere)
+
+    def _kept(self, s: Tensor, t: Tensor) -> Tensor:
+        """Probability of what isn't masked at s not to be at t; 0 where nothing is left to be masked."""
+        left = self.alpha(s)
+        return torch.where(left > 0, self.alpha(t) / left, 0.0)
+
+    def unmasked(self, s: Tensor, t: Tensor) -> Tensor:
+        """Probability that a component which is masked at t isn't at s, float64, beside x."""
+        masked = 1 - self.alpha(t)
+        return torch.where(masked > 0, (self.alpha(s) - self.alpha(t)) / masked, 0.0)
+
+    def diffuse(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
+        # float64: beside weights of 1 / t a mask must not come more often than it should
+        return torch.where(rng.uniform(x0.shape, torch.float64) < 1 - self.alpha(t), self.mask, x0)
+
+    def _masked_nats(self, x0: Tensor, x_t: Tensor, log_w: Tensor) -> Tensor:
+        """-log w at x_0 where it is masked, 0 elsewhere."""
+        nats = -log_w.gather(-1, x0[..., None]).squeeze(-1)
+        return nats.masked_fill(x_t != self.mask, 0.0)
+
+    def kl(self, x0: Tensor, x_t: Tensor, log_w: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        return self.unmasked(s, t).to(log_w.dtype) * self._masked_nats(x0, x_t, log_w)
+
+    def cross_entropy(self, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
+        return self._masked_nats(x0, x_t, log_w)
+
+    def rate(self, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
+        weight = self._beside(-self.schedule.dalpha_dt(t) / (1 - self.schedule.alpha(t)))
+        return weight.to(log_w.dtype) * self._masked_nats(x0, x_t, log_w)
+
+    def step(self, x_t: Tensor, log_w: Tensor, s: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
+        now = (rng.uniform(x_t.shape, torch.float64) < self.unmasked(s, t)) & (x_t == self.mask)
+        return torch.where(now, draw_index(log_w, rng.uniform((*x_t.shape, 1), log_w.dtype), -1), x_t)
+
+    def around(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
+        """They are never masked: everything that is drawn sees them from the first step."""
+        return x0
+
+
+class OrderedAbsorbing(Absorbing):
+    """Masks one component a step, in a fixed order: T = D, and the model is autoregressive (Austin et al. 2021, sec. 4.3).
+
+    At step i the last i components of the order of generation are masked; x_t is a function of x_0, and the bound's whole
+    sum is the chain rule's log-likelihood. The schedule only says what the network is told of t.
+
+    Args:
+        order: seed of the order of generation; None for the order in which the data are stored.
+    """
+
+    has_limit = False
+    deterministic = True
+
+    def __init__(self, order: int | None = None) -> None:
+        super().__init__()
+        self.order = order
+
+    def bind(self, shape: tuple[int, ...], levels: int, schedule: Schedule, steps: int | None) -> None:
+        dims = torch.Size(shape).numel()
+        if steps not in (None, dims):
+            raise UserError(f"OrderedAbsorbing masks one of {dims} components a step: leave out steps, or give {dims}")
+        super().bind(shape, levels, schedule, dims)
+        place = torch.arange(dims)
+        if self.order is not None:
+            place = GeneratorSource(derive_seed("order", self.order)).uniform((dims,)).argsort()
+        self.register_buffer("place", place.reshape(shape), persistent=False)  # in the order of generation
+
+    def alpha(self, t: Tensor) -> Tensor:
+        shown = self.steps - (t * self.steps).round()
+        return (self.place < self._beside(shown)).double()
+
+    def logsnr(self, t: Tensor) -> Tensor:
+        return logit(1 - t)

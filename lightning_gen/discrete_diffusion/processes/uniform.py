@@ -1,0 +1,53 @@
+"""Noise that knows no order among levels: a component is drawn anew, uniformly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_gen.discrete_diffusion.processes.base import Process
+from lightning_gen.random_source import RandomSource
+
+
+class Uniform(Process):
+    """Q_t = alpha I + (1 - alpha) / L (Hoogeboom et al. 2021; Austin et al. 2021, appendix A.2.1)."""
+
+    def log_forward(self, log_w: Tensor, t: Tensor) -> Tensor:
+        alpha = self.alpha(t)[..., None]
+        return torch.logaddexp(log_w + alpha.log().to(log_w), ((1 - alpha) / self.levels).log().to(log_w))
+
+    def log_likelihood(self, x_t: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
+        kept = self.alpha(t) / self.alpha(s)
+        other = (1 - kept) / self.levels
+        here, elsewhere = ((kept + other).log().to(dtype), other.log().to(dtype))
+        at = torch.arange(self.levels, device=x_t.device) == x_t[..., None]
+        return torch.where(at, here[..., None], elsewhere[..., None])
+
+    def diffuse(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
+        touched = rng.uniform(x0.shape) < 1 - self.alpha(t)
+        return torch.where(touched, rng.integers(self.levels, x0.shape), x0)
+
+    def kl(self, x0: Tensor, x_t: Tensor, log_w: Tensor, s: Tensor, t: Tensor) -> Tensor:
+        """In closed form: but at x_0 and x_t the posterior is one number, so that one sum over the levels is all it takes."""
+        levels, dtype = self.levels, log_w.dtype
+        left = self.alpha(s)
+        kept = self.alpha(t) / left
+        # Q_t|s is b off its diagonal and a + b on it; one-hot w Q_s is c, and left + c at x_0
+        a, b, c = kept.to(dtype), ((1 - kept) / levels).to(dtype), ((1 - left) / levels).to(dtype)
+        left, same = left.to(dtype), x0 == x_t
+        at_x0 = c + left
+        total = b + a * torch.where(same, at_x0, c)
+        rest = b * c / total  # the posterior at all other levels, at x_0, and at x_t
+        q0 = torch.where(same, (a + b) * at_x0, b * at_x0) / total
+        qt = torch.where(same, q0, (a + b) * c / total)
+
+        forward = self.log_forward(log_w, s)
+        f0, ft = (forward.gather(-1, x[..., None]).squeeze(-1) for x in (x0, x_t))
+        others = forward.sum(-1) - f0 - torch.where(same, 0.0, ft)
+        count = levels - 2 + same.to(dtype)
+        log_p_total = torch.logaddexp(b.log(), a.log() + ft)  # the rows of w Q_s sum to one
+        entropy = torch.special.entr(q0) + count * torch.special.entr(rest)
+        entropy = entropy + torch.where(same, 0.0, torch.special.entr(qt))
+        log_p = q0 * f0 + rest * others + torch.where(same, 0.0, qt * ft)
+        log_p = log_p + b.log() + qt * ((a + b) / b).log() - log_p_total
+        return -entropy - log_p
