@@ -77,8 +77,9 @@ class Cosine(Schedule):
         return (t + self.offset) / (1 + self.offset) * (math.pi / 2)
 
     def alpha(self, t: Tensor) -> Tensor:
-        # sin of what is left to pi / 2: exactly 0 at t = 1
-        return torch.sin((1 - t) / (1 + self.offset) * (math.pi / 2)) / math.cos(self._angle(0.0))
+        # sin of what is left to pi / 2, over itself at t = 0: exactly 1 there, never above, and exactly 0 at t = 1
+        whole = math.pi / 2 / (1 + self.offset)
+        return torch.sin((1 - t) * whole) / torch.sin(torch.full_like(t, whole))
 
     def dalpha_dt(self, t: Tensor) -> Tensor:
         rate = math.pi / 2 / (1 + self.offset) / math.cos(self._angle(0.0))

@@ -176,7 +176,7 @@ class Process(ExactBuffers, ABC):
         """KL(q(x_T | x_0) || p(x_T)) per example, [B] nats, float64."""
         # of each level once: it depends on nothing else of x_0, but for some processes on the place
         each = torch.eye(self.levels, dtype=torch.float64, device=x0.device).log()
-        log_q = self.log_forward(self._anywhere(each), each.new_ones(self.levels))
+        log_q = self.log_forward(self._anywhere(each), each.new_ones(()))
         kl = mean_log_ratio(log_q, self.log_prior(x0.device))
         return kl.expand(self.levels, *self.shape).gather(0, x0).flatten(1).sum(1)
 
