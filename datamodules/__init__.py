@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datamodules.loaders import Batch, Examples, Split
     from datamodules.mnist import MNIST, FashionMNIST
     from datamodules.streaming import StreamedImages
+    from datamodules.text import Characters, LowerCase, Text
     from datamodules.toy import Checkerboard, EightGaussians, TwoMoons
 
 _HOME = {
@@ -29,6 +30,9 @@ _HOME = {
     "MNIST": "mnist",
     "FashionMNIST": "mnist",
     "StreamedImages": "streaming",
+    "Characters": "text",
+    "LowerCase": "text",
+    "Text": "text",
     "Checkerboard": "toy",
     "EightGaussians": "toy",
     "TwoMoons": "toy",
@@ -39,6 +43,7 @@ __all__ = [
     "MNIST",
     "Batch",
     "BinaryDigits",
+    "Characters",
     "Checkerboard",
     "DataModule",
     "Digits",
@@ -47,8 +52,10 @@ __all__ = [
     "FashionMNIST",
     "ImageData",
     "ImageFolder",
+    "LowerCase",
     "Split",
     "StreamedImages",
+    "Text",
     "TwoMoons",
 ]
 

@@ -31,6 +31,7 @@ class DataModule(LightningDataModule, ABC):
         shape: of one example.
         levels: L where x holds integers {0..L-1} (uint8, int64 above 256 levels); None where it holds real vectors.
         num_classes: where y holds class labels.
+        symbols: symbol i is what level i stands for, in text; None where levels are greys, or nothing to be read.
         extractor: the feature space this data set is judged in by default, as class_path and init_args.
         floor: the split that stands for perfect samples, as new to the extractor as the test split.
         seed: of the order of training and of augmentation; the command line sets it to the run's.
@@ -42,6 +43,7 @@ class DataModule(LightningDataModule, ABC):
     shape: tuple[int, ...]
     levels: int | None = None
     num_classes: int | None = None
+    symbols: str | None = None
     extractor: dict[str, Any] | None = None
     floor: str = "val"
     seed: int = 0

@@ -17,6 +17,7 @@ _VERBS = {
     "predict": ("lightning_gen.cli", "predict", "per-example log-likelihoods of the test split, as CSV"),
     "evaluate": ("lightning_gen.evaluation.evaluate", "evaluate", "FD and bits/dim of a run or checkpoint, as JSON"),
     "sample": ("lightning_gen.evaluation.sample", "sample", "a sheet of samples of a run or checkpoint"),
+    "impute": ("lightning_gen.evaluation.impute", "impute", "holes of real examples filled by a model"),
     "attractors": (
         "lightning_gen.evaluation.attractors",
         "attractors",

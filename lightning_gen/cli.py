@@ -193,6 +193,7 @@ class GenerativeCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         self.model.seed = self.datamodule.seed = self.config[self.verb].seed_everything
         self.model.recipe, self.model.judged_step = self.recipe, self.entry.step
+        self.model.symbols = getattr(self.datamodule, "symbols", None)
         self.model.training_recipe = self._training_recipe()
         self._start_warm(self.config[self.verb])
         given = self._get(self.config_init, "trainer").get("logger")

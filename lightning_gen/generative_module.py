@@ -81,6 +81,7 @@ class GenerativeModule(LightningModule, ABC):
         self.eval_seed = EVALUATION_SEED
         self.seed = 0  # of the run; the command line sets it
         self.recipe: dict[str, Any] | None = None  # what rebuilds this module and its data; the command line sets it
+        self.symbols: str | None = None  # symbol i is what level i stands for, in text; the command line sets it
         self.training_recipe: dict[str, Any] | None = None  # what else its training depended on; the command line too
         self.weights = "raw"  # which weights the parameters hold: `lightning_gen.load` sets it
         self.averages: WeightAverages | None = None
@@ -93,8 +94,7 @@ class GenerativeModule(LightningModule, ABC):
         self.judged_step = 0  # of the weights that are tested; the command line sets it
         self.warm_start: Callable[[GenerativeModule], None] | None = None  # fills a new run's weights from another's
         self._draws: LossDraws | None = None
-        self._built = False
-        self._fresh = False  # built by `fit`, its weights those of no checkpoint and not yet initialized
+        self._built = self._fresh = False  # fresh: built by `fit`, its weights of no checkpoint and not yet initialized
 
     # ---- what a family defines ------------------------------------------------------------------------------------
 
@@ -198,6 +198,7 @@ class GenerativeModule(LightningModule, ABC):
             "recipe": self.recipe,
             "training": self.training_recipe,
             "data": {"shape": list(self.shape), "levels": self.levels, "num_classes": self.num_classes},
+            "symbols": self.symbols,
         }
         if self.averages is not None:
             self.averages.write(self, checkpoint)
@@ -333,10 +334,9 @@ class GenerativeModule(LightningModule, ABC):
     def _report(self, stage: str) -> None:
         """Means over the examples of all ranks, to the loggers at this step and to `measured`."""
         self.measured, self._means = self._means.compute(), MeanOverExamples()
-        metrics = {f"{stage}/{name}": mean for name, (mean, _) in self.measured.items()}
-        if self.trainer.sanity_checking or not metrics:
+        trainer, metrics = self.trainer, {f"{stage}/{name}": mean for name, (mean, _) in self.measured.items()}
+        if trainer.sanity_checking or not metrics:
             return
-        trainer = self.trainer
         step = trainer.global_step if trainer.state.fn == "fit" else self.judged_step
         seen = {"images_seen": float(step * trainer.datamodule.batch_size)} if trainer.state.fn == "fit" else {}
         for logger in trainer.loggers:

@@ -58,6 +58,7 @@ def from_checkpoint(checkpoint: dict[str, Any], weights: str = "ema", name: str 
     ours = checkpoint[CHECKPOINT_KEY]
     module: GenerativeModule = build(ours["recipe"]["model"], GenerativeModule, **ours["data"])
     module.recipe, module.seed = ours["recipe"], ours["recipe"].get("seed", 0)
+    module.symbols = ours.get("symbols")  # earlier checkpoints do not say
     module.configure_model()
     module.weights = fill(module, checkpoint, weights, name)
     return module.eval()

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 FRAME_MS, LAST_FRAME_MS = 120, 1500
 """How long a film shows a frame, and its last one."""
 
+NOTHING_YET = (90, 120, 170)
+"""The colour, a dull blue that no grey is, of places where integers are -1: nothing is there yet, or it is a hole."""
+
 
 def sheet(pixels: Tensor, columns: int | None = None, gap: int = 2) -> Tensor:
     """One picture [C, H', W'] of uint8 images [N, C, H, W], row by row, small ones enlarged to at least 32 pixels."""
@@ -61,7 +64,12 @@ def save_film(x: Tensor, levels: int | None, path: Path) -> None:
     frames = list(x.unbind(1))
     if path.suffix == ".gif":
         extent = float(x.abs().max()) if _are_points(frames[0]) else None
-        shown = [_image(frame, levels) if extent is None else _rendered(_scatter([frame], extent)) for frame in frames]
+        if extent is None:
+            pictures = [_image(frame, levels) for frame in frames]
+            modes = {picture.mode for picture in pictures}  # colours where one frame has some
+            shown = [picture.convert("RGB") for picture in pictures] if len(modes) > 1 else pictures
+        else:
+            shown = [_rendered(_scatter([frame], extent)) for frame in frames]
         times = [FRAME_MS] * (len(shown) - 1) + [LAST_FRAME_MS]
         shown[0].save(path, save_all=True, append_images=shown[1:], duration=times, loop=0)
     elif _are_points(frames[0]):
@@ -79,7 +87,21 @@ def _image(x: Tensor, levels: int | None, columns: int | None = None) -> Image:
 
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise UserError(f"samples of shape {tuple(x.shape[1:])} have no picture")
-    return Image.fromarray(sheet(to_uint8(x, levels), columns).permute(1, 2, 0).squeeze(-1).numpy())
+    return Image.fromarray(sheet(_pixels(x, levels), columns).permute(1, 2, 0).squeeze(-1).numpy())
+
+
+def _pixels(x: Tensor, levels: int | None) -> Tensor:
+    """uint8 of images [N, C, H, W]; where integers are -1 in the colour NOTHING_YET, greys beside them in three channels.
+
+    Of a pixel that lacks some channels only, these are the colour's.
+    """
+    if x.is_floating_point() or not x.dtype.is_signed:  # a byte of 255 passes for -1
+        return to_uint8(x, levels)
+    nothing = x == -1
+    if not nothing.any():
+        return to_uint8(x, levels)
+    pixels = to_uint8(x.masked_fill(nothing, 0), levels)
+    return torch.where(nothing, torch.tensor(NOTHING_YET, dtype=torch.uint8)[:, None, None], pixels)
 
 
 def _scatter(panels: list[Tensor], extent: float | None = None) -> Figure:

@@ -15,7 +15,13 @@ from lightning_gen.random_source import RandomSource
 
 
 class Imputation(ABC):
-    """A family that can fill the holes of an instance."""
+    """A family that can fill the holes of an instance.
+
+    Attributes:
+        imputer: how it is done by default, an object of the family.
+    """
+
+    imputer: Any
 
     @abstractmethod
     def impute(
@@ -33,7 +39,7 @@ class Imputation(ABC):
             x: [B, *shape] in the data's own domain. What stands in its holes has no influence.
             mask: bool or integers, [B, *shape], [*shape] or what broadcasts to them: true, or not 0, where x is known.
             y: conditions [B, ...], or None for no condition.
-            imputer: of the family: how it is done.
+            imputer: of the family: how it is done; the module's own by default.
             rng: an `IndexedSource` of indices 0..B-1 with seed 0 by default.
         """
 
@@ -112,7 +118,7 @@ class Film(ABC):
     ) -> Tensor:
         """[num, frames, *shape] in the data's own domain: stations of `sample`, from pure noise to the sample itself.
 
-        The last frame is what `sample` gives for the same arguments.
+        The last frame is what `sample` gives for the same arguments. A frame of integers has -1 where nothing is there yet.
         """
 
 

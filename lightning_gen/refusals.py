@@ -173,7 +173,8 @@ def _unknown_key(key: list[str], complaint: str, parsers: list, verb: str, args:
     known = [name.removeprefix(f"{verb}.") for name in _keys(parsers[-1], verb)]
     hint = nearest(match[1], known, prefix=scope)
     if not verb:
-        hint = hint or f", only {', '.join(name for name in known if name.rpartition('.')[2] != 'help')}"
+        names = [name for name in known if name.rpartition(".")[2] != "help"]
+        hint = hint or (f", only {', '.join(names)}" if names else ": it has none")
     hint = hint or f": lightning-gen {verb} --help shows them" + (" (or --help of its class)" if scope else "")
     return f"there is no key {scope + match[1]!r}{hint}"
 

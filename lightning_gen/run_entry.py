@@ -21,7 +21,7 @@ _HOW_IT_IS_JUDGED = (
     "seed",
     *(f"data.init_args.{key}" for key in ("root", "download", "batch_size", "micro_batch_size", "eval_batch_size")),
     *(f"data.init_args.{key}" for key in ("num_workers", "prefetch")),
-    *(f"model.init_args.{key}" for key in ("eval_draws", "compile", "sampler", "bound")),
+    *(f"model.init_args.{key}" for key in ("eval_draws", "compile", "sampler", "bound", "imputer")),
 )
 """Keys of a recipe, with all below them, that change neither what has been trained nor what it is judged on."""
 

@@ -330,6 +330,7 @@ def test_a_checkpoint_says_its_data_and_recipe_as_primitives(trainer, model, dat
         "recipe": module.recipe,
         "training": None,
         "data": {"shape": [2], "levels": None, "num_classes": None},
+        "symbols": None,
     }
 
 

@@ -89,6 +89,19 @@ def test_the_model_is_the_one_that_was_trained(run):
     assert torch.equal(module.log_likelihood(x).log_prob, trained.log_likelihood(x).log_prob)
 
 
+def test_what_levels_stand_for_is_in_the_checkpoint_and_older_ones_do_not_say(run, tmp_path):
+    checkpoint = read_checkpoint(run[0])
+    assert from_checkpoint(checkpoint, "raw").symbols is None
+    module = from_checkpoint(checkpoint, "raw")
+    module.symbols = "ab\n"
+    saved = {}
+    module.on_save_checkpoint(saved)
+    torch.save({**checkpoint, **saved}, tmp_path / "of_text.ckpt")
+    assert load(tmp_path / "of_text.ckpt", "raw").symbols == "ab\n"
+    del checkpoint[CHECKPOINT_KEY]["symbols"]
+    assert from_checkpoint(checkpoint, "raw").symbols is None
+
+
 def test_a_loaded_model_trains_on_and_its_checkpoint_loads_again(run, trainer, tmp_path, equal):
     module = load(run[0], "raw")
     used = trainer(2, Checkpoints(2))

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from lightning_gen.errors import UserError
-from lightning_gen.pictures import FRAME_MS, LAST_FRAME_MS, save_film, save_samples, sheet
+from lightning_gen.pictures import FRAME_MS, LAST_FRAME_MS, NOTHING_YET, save_film, save_samples, sheet
 
 GAP = 127
 
@@ -53,6 +53,64 @@ def test_the_file_holds_the_pixels_of_the_levels(tmp_path, channels, levels):
     picture = read(path)
     assert torch.equal(picture[:, 2:34, 2:34], (x[0] * (255.0 / (levels - 1))).round().to(torch.uint8))
     assert torch.equal(picture[:, 36:68, 36:68], (x[3] * (255.0 / (levels - 1))).round().to(torch.uint8))
+
+
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_what_is_not_there_yet_has_a_colour_that_no_grey_has(tmp_path, channels, levels, dtype):
+    x = (images(4, channels, 32, 40).long() * levels // 256).to(dtype)
+    save_samples(x, levels, tmp_path / "whole.png")
+    whole = read(tmp_path / "whole.png").expand(3, -1, -1)
+    x[2, :, :10, 5:] = -1
+    save_samples(x, levels, tmp_path / "holes.png")
+    picture = read(tmp_path / "holes.png")
+    assert len(set(NOTHING_YET)) > 1 and picture.shape[0] == 3
+    hole = torch.zeros(picture.shape[1:], dtype=torch.bool)
+    hole[36:46, 2 + 5 : 2 + 40] = True  # the third image stands below the first
+    assert picture[:, hole].unique(dim=1).flatten().tolist() == list(NOTHING_YET)
+    assert torch.equal(picture[:, ~hole], whole[:, ~hole])
+
+
+def test_a_pixel_that_lacks_one_channel_keeps_the_others(tmp_path):
+    x = images(1, 3, 32, 32).long()
+    x[0, 1, 3, 4] = -1
+    save_samples(x, 256, tmp_path / "x.png")
+    x[0, 1, 3, 4] = NOTHING_YET[1]
+    assert torch.equal(read(tmp_path / "x.png")[:, 2:34, 2:34].long(), x[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32])
+def test_what_is_all_there_is_the_same_file_whatever_its_type(tmp_path, dtype):
+    save_samples(images(4, 1, 32, 32), 256, tmp_path / "bytes.png")
+    save_samples(images(4, 1, 32, 32).to(dtype), 256, tmp_path / "x.png")
+    assert (tmp_path / "x.png").read_bytes() == (tmp_path / "bytes.png").read_bytes()
+    assert read(tmp_path / "x.png").shape[0] == 1 and (images(4, 1, 32, 32) == 255).any()  # a byte of 255 is no -1
+
+
+def test_only_minus_one_among_integers_says_that_nothing_is_there(tmp_path):
+    for x in (torch.full((1, 1, 32, 32), -1.0), torch.full((1, 1, 32, 32), -2)):
+        save_samples(x, 256, tmp_path / "x.png")
+        assert (read(tmp_path / "x.png")[:, 2:34, 2:34] == 0).all() and read(tmp_path / "x.png").shape[0] == 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_film_of_unmasking_keeps_its_colours_in_both_files(tmp_path, channels):
+    x = (images(2 * 3, channels, 32, 32).long() // 128).unflatten(0, (2, 3))
+    x[:, 0], x[0, 1, :, :16] = -1, -1
+    expected = torch.where(x == -1, torch.tensor(NOTHING_YET)[:, None, None], 255 * x).to(torch.uint8)
+    save_film(x, 2, tmp_path / "film.png")
+    picture = read(tmp_path / "film.png")
+    save_film(x, 2, tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 3
+        for k in range(3):
+            film.seek(k)
+            frame = torch.from_numpy(np.array(film.convert("RGB"))).permute(2, 0, 1)
+            for i in range(2):
+                left = 2 + 34 * i  # both samples in one row of a frame
+                assert torch.equal(picture[:, 2 + 34 * i : 34 + 34 * i, 2 + 34 * k : 34 + 34 * k], expected[i, k])
+                assert torch.equal(frame[:, 2:34, left : left + 32], expected[i, k])
 
 
 def test_points_of_the_plane_are_scattered(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Trainer
@@ -17,9 +18,13 @@ from lightning_gen.powers import LatentVariables
 from lightning_gen.random_source import IndexedSource
 from lightning_gen.wandb_run import RECONSTRUCTIONS, SHEETS
 
+if TYPE_CHECKING:
+    from lightning_gen.display import Display
+
 
 class SampleSheet(Periodic):
-    """Draws samples from the averaged weights and writes `samples/step_NNNNNNNN.png`, and to W&B where a run has it.
+    """Draws samples from the averaged weights and writes `samples/step_NNNNNNNN.png`, of text `.txt`, and to W&B where a
+    run has it.
 
     The noise is a function of the sample's index: the sheets show one set of samples taking shape. Of a model with latents
     `reconstructions/step_NNNNNNNN.png` too shows the first validation examples, each beside E[x | z] at its encoded mean.
@@ -37,15 +42,17 @@ class SampleSheet(Periodic):
     def look(self, trainer: Trainer, module: GenerativeModule) -> None:
         if not trainer.is_global_zero:  # no sheet holds a collective: the other ranks go on
             return
-        self._write(trainer, module, SHEETS, self._samples)
+        from lightning_gen.display import Pictures, display_of
+
+        self._write(trainer, module, SHEETS, display_of(module.levels, module.symbols), self._samples)
         if isinstance(module, LatentVariables) and hasattr(trainer.datamodule, "split"):
-            self._write(trainer, module, RECONSTRUCTIONS, self._reconstructions)
+            self._write(trainer, module, RECONSTRUCTIONS, Pictures(module.levels), self._reconstructions)
 
     def _samples(self, trainer: Trainer, module: GenerativeModule, path: Path) -> None:
-        from lightning_gen.pictures import save_samples
+        from lightning_gen.display import display_of
 
         samples = module.sample(self.num, rng=IndexedSource(EVALUATION_SEED, range(self.num), module.device))
-        save_samples(samples.cpu(), module.levels, path)
+        display_of(module.levels, module.symbols).save(samples.cpu(), path)
 
     def _reconstructions(self, trainer: Trainer, module: GenerativeModule, path: Path) -> None:
         from lightning_gen.evaluation.latent_view import pair_columns, save_sheet, with_reconstructions
@@ -60,9 +67,10 @@ class SampleSheet(Periodic):
         trainer: Trainer,
         module: GenerativeModule,
         name: str,
+        display: Display,
         draw: Callable[[Trainer, GenerativeModule, Path], None],
     ) -> None:
-        path = Path(trainer.default_root_dir) / name / f"step_{trainer.global_step:08d}.png"
+        path = Path(trainer.default_root_dir) / name / f"step_{trainer.global_step:08d}{display.suffix}"
         try:
             with judging(module), module.ema_scope():
                 draw(trainer, module, path)
@@ -71,4 +79,4 @@ class SampleSheet(Periodic):
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image(name, [str(path)], step=trainer.global_step)
+                display.log(logger, name, path, trainer.global_step)

@@ -67,6 +67,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         self.noise = noise or FixedNoise()
         self.preconditioning, self.weighting = preconditioning or Plain(), weighting or Unweighted()
         self.sampler = sampler or NoiseToManifold()
+        self.imputer: Sampler = Langevin()
         self.label_dropout = label_dropout
         self.conditioner: nn.Module | None = None
         self.domain = domain_of(levels)
@@ -161,7 +162,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         imputer: Sampler | None = None,
         rng: RandomSource | None = None,
     ) -> Tensor:
-        """`imputer` is a sampler that is shown the known values at every step, `Langevin` by default.
+        """`imputer` is a sampler that is shown the known values at every step, the module's `Langevin` by default.
 
         What is drawn next to known values must come to rest beside them at each level; `NoiseToManifold`, which never comes
         back to what it has settled, gets there only with much churn.
@@ -170,7 +171,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         mask = as_mask(mask, x)
         rng = rng if rng is not None else self.default_rng(len(x))
         informed = Informed(self.denoiser, self.domain.encode(x), mask)
-        return torch.where(mask, x, self._drawn(informed, len(x), y, imputer or Langevin(), rng))
+        return torch.where(mask, x, self._drawn(informed, len(x), y, imputer or self.imputer, rng))
 
     def _drawn(
         self, denoiser: Denoiser, num: int, y: Tensor | None, sampler: Sampler | None, rng: RandomSource

@@ -83,6 +83,7 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
         self.variance = variance
         self.sampler = sampler or DiffusionSampler()
         self.bound = bound or VariationalBound()
+        self.imputer: Imputer = Replacement()
         self.label_dropout = label_dropout
         self.conditioner: nn.Module | None = None
         self.decoder = VectorDecoder() if levels is None else LevelDecoder(levels)
@@ -246,7 +247,7 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
         imputer: Imputer | None = None,
         rng: RandomSource | None = None,
     ) -> Tensor:
-        imputer = imputer or Replacement()
+        imputer = imputer or self.imputer
         self.check_data(x)
         self._ready(imputer.sampler)
         rng = rng if rng is not None else self.default_rng(len(x))

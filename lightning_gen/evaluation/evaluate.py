@@ -100,7 +100,11 @@ def _say(judge: Judge, measured: Measured, parts: Parts) -> None:
     if judge.left_out and judge.protocol.num_samples:
         print(f"{judge.left_out}: FD is left out (give --extractor)")
     metrics, label = measured.metrics, measured.settings["extractor_label"]
-    names = {"fd": label, "fd_inf": "at infinite N", "bits_per_dim": "bits/dim"}
+    names = {
+        "fd": label,
+        "fd_inf": "at infinite N",
+        "bits_per_dim": "bits/dim" if measured.symbols is None else "bits/character",
+    }
     of_likelihood = [key for key in metrics if key.endswith("_nats") or key == "bits_per_dim"]
     of_samples = [key for key in metrics if not key.endswith("_se") and key not in (*of_likelihood, "fid")]
     if of_samples:
@@ -123,5 +127,5 @@ def where_time_went(timing: dict[str, Any]) -> str:
     total = seconds.pop("total")
     parts = sorted(seconds.items(), key=lambda item: -item[1])
     shares = ", ".join(f"{what} {value / total:.0%}" for what, value in parts if value > 0.005 * total)
-    rate = f", {timing['images_per_s']:.3g} images/s" if "images_per_s" in timing else ""
+    rate = f", {timing['images_per_s']:.3g} samples/s" if "images_per_s" in timing else ""
     return f"{total:.1f} s{rate}: {shares}"

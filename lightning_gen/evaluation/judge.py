@@ -100,7 +100,7 @@ class Judge(Yardstick):
         }
         if protocol.likelihood.draws:
             settings["estimator"] = describe(self._estimator(module))
-        return Measured(metrics, settings, sheet, measured)
+        return Measured(metrics, settings, sheet, measured, symbols=module.symbols)
 
     def _sampler(self, module: GenerativeModule) -> Any:
         sampler = overridden(getattr(module, "sampler", None), self.protocol.sampler)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lightning_gen.errors import UserError
+from lightning_gen.evaluation.holes import LowerHalf, filled, imputing, known_of, side_by_side
 from lightning_gen.pictures import save_film, save_samples
-from lightning_gen.powers import Imputation, LatentVariables
+from lightning_gen.powers import LatentVariables
 from lightning_gen.random_source import IndexedSource
 from lightning_gen.specs import overridden
 
@@ -23,8 +24,8 @@ ACTIVE = 0.01
 class LatentView:
     """A generative model with the power LatentVariables, seen through examples, all of which are encoded once.
 
-    What is shown of them are sheets [rows, columns, *shape] on the CPU, floats in the data's units. None of them depends
-    on `batch_size`.
+    What is shown of them are sheets [rows, columns, *shape] on the CPU, floats in the data's units (or the integers
+    themselves). None of them depends on `batch_size`.
 
     Args:
         model: in eval mode, on `device`.
@@ -117,25 +118,18 @@ class LatentView:
         return torch.cat([self.samples(num, overridden(sampler, {"temperature": t})) for t in temperatures], 1)
 
     def imputations(self, num: int, fillings: int) -> Tensor:
-        """[num, 2 + fillings, *shape]: images, the same without their lower half, and ways to fill it.
+        """[num, 2 + fillings, *shape], integers: images, the same without their lower half (-1), and ways to fill it.
 
         Raises:
             UserError: the model has no power to impute, or the data are no images in levels.
         """
+        model = imputing(self.model)
         x, y = self._taken(torch.arange(num))
-        if not isinstance(self.model, Imputation):
-            raise UserError(f"{type(self.model).__name__} cannot fill holes")
         if x.ndim != 4 or self.model.levels is None:
             raise UserError(f"data of shape {tuple(x.shape[1:])} are no images with a lower half")
-        known = lower_half_missing(x.shape[1:])
-        holes = torch.where(known, x.float(), (self.model.levels - 1) / 2)
-
-        def filled(index: Tensor, x: Tensor, y: Tensor | None, k: int) -> Tensor:
-            return self.model.impute(x, known.to(x.device), y, rng=self._source(index).fork("filling", k))
-
-        index = torch.arange(num)
-        ways = [self._batched(lambda *row, k=k: filled(*row, k), index, x, y) for k in range(fillings)]
-        return torch.stack([x.float(), holes, *(way.float() for way in ways)], 1)
+        known = known_of(LowerHalf(), num, x.shape[1:], self.seed)
+        how = {"seed": self.seed, "batch_size": self.batch_size, "device": self.device}
+        return side_by_side(x, known, filled(model, x, known, y, fillings, **how))
 
     def _taken(self, index: Tensor) -> tuple[Tensor, Tensor | None]:
         batch = self.examples.take(index)
@@ -194,12 +188,6 @@ def normal_grid(side: int) -> Tensor:
     """
     quantiles = torch.special.ndtri((torch.arange(side, dtype=torch.float64) + 0.5) / side).float()
     return torch.stack(torch.meshgrid(quantiles, quantiles.flip(0), indexing="xy"), 2)
-
-
-def lower_half_missing(shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """bool [C, H, W], true in the upper half, which has the middle row where H is odd."""
-    height = shape[1]
-    return (torch.arange(height) < (height + 1) // 2)[None, :, None].expand(shape)
 
 
 def pair_columns(num: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lightning_gen.display import Display, display_of
 from lightning_gen.errors import UserError
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.run_directory import write_atomically, write_csv
@@ -19,25 +20,30 @@ SHEET = 64
 
 @dataclass(frozen=True)
 class Measured:
-    """Numbers, how they were measured, a few samples, the likelihood of each example, and where the time went."""
+    """Numbers, how they were measured, a few samples, the likelihood of each example, and where the time went.
+
+    Of text `symbols` says what the samples' levels stand for.
+    """
 
     metrics: dict[str, float]
     settings: dict[str, Any]
     samples: Tensor | None = None
     likelihood: Likelihood | None = None
     timing: dict[str, Any] = field(default_factory=dict)
+    symbols: str | None = None
 
     def write(self, folder: Path, name: str, levels: int | None, baselines: dict[str, Measured] | None = None) -> Path:
-        """folder/NAME.json; NAME.png, the samples; NAME.csv, the terms of each example; NAME_logsnr.csv and .png, where
-        along log-SNR a bound is lost. The JSON comes last, when all is there.
+        """folder/NAME.json; NAME.png, of text NAME.txt, the samples; NAME.csv, the terms of each example; NAME_logsnr.csv and
+        .png, where along log-SNR a bound is lost. The JSON comes last, when all is there.
         """
         folder.mkdir(parents=True, exist_ok=True)
         made = []
-        if self.samples is not None and _write_sheet(self.samples, levels, folder / f"{name}.png"):
-            made.append(".png")
+        display = display_of(levels, self.symbols)
+        if self.samples is not None and _write_sheet(self.samples, display, folder / f"{name}{display.suffix}"):
+            made.append(display.suffix)
         if self.likelihood is not None:
             made += self._write_likelihood(self.likelihood, folder, name)
-        for ending in {".png", ".csv", "_logsnr.csv", "_logsnr.png"} - {
+        for ending in {".png", ".txt", ".csv", "_logsnr.csv", "_logsnr.png"} - {
             *made
         }:  # an earlier evaluation's, which had more
             (folder / f"{name}{ending}").unlink(missing_ok=True)
@@ -72,12 +78,10 @@ class Measured:
         return [".csv", "_logsnr.csv", "_logsnr.png"]
 
 
-def _write_sheet(x: Tensor, levels: int | None, path: Path) -> bool:
-    """False for data that have no picture."""
-    from lightning_gen.pictures import save_samples
-
+def _write_sheet(x: Tensor, display: Display, path: Path) -> bool:
+    """False for data that cannot be shown."""
     try:
-        save_samples(x, levels, path)
+        display.save(x, path)
     except UserError:
         return False
     return True

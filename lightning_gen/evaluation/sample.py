@@ -1,4 +1,4 @@
-"""lightning-gen sample RUN: a sheet of samples from a run or a bare checkpoint, or a film of how they take shape."""
+"""lightning-gen sample RUN: samples of a run or a bare checkpoint to look at, or a film of how they take shape."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from lightning_gen import loading
+from lightning_gen.display import display_of
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation import measure, ranks
 from lightning_gen.evaluation.progress import progress
 from lightning_gen.evaluation.ranks import Ranks
-from lightning_gen.pictures import save_film, save_samples
 from lightning_gen.powers import Film
 from lightning_gen.specs import overridden
 
@@ -30,14 +30,14 @@ def sample(
     sampler: str | dict[str, Any] | None = None,
     film: int = 0,
 ) -> Path | None:
-    """A picture of samples: FILE.png, or the samples themselves as a tensor where the name ends in .pt.
+    """A picture of samples, FILE.png, of text FILE.txt; or the samples themselves as a tensor, FILE.pt.
 
-    With --film they are shown on their way from noise to data: FILE.png, FILE.gif or FILE.pt.
+    With --film they are shown on their way from noise to data: FILE.png, FILE.gif or FILE.pt, of text FILE.txt or FILE.pt.
 
     Args:
         run: a run directory (its newest checkpoint) or a checkpoint file.
         num: samples drawn; sample i depends on (seed, i) alone.
-        out: the file; RUN/samples/sample.png, or film.png, by default.
+        out: the file; RUN/samples/sample.png, or film.png, by default, of text sample.txt, or film.txt.
         weights: "ema", "ema:DECAY" or "raw".
         seed: of the noise.
         batch_size: samples at a time, on each device.
@@ -53,11 +53,12 @@ def sample(
         raise UserError(f"--batch_size must be at least 1, not {batch_size}")
     if film < 0 or film == 1:
         raise UserError(f"--film is a number of frames, at least 2, or 0 for no film, not {film}")
-    path = Path(out) if out else loading.folder_of(run) / "samples" / ("film.png" if film else "sample.png")
-    if film and path.suffix not in (".png", ".gif", ".pt"):
-        raise UserError(f"films go to a .png (side by side), a .gif (moving) or a .pt (a tensor), not to {path.name!r}")
-    if not film and path.suffix not in (".png", ".pt"):
-        raise UserError(f"samples go to a .png (a picture) or a .pt (a tensor), not to {path.name!r}")
+    path = Path(out) if out else None
+    if path and film and path.suffix not in (".png", ".gif", ".txt", ".pt"):
+        ways = "a .png (side by side), a .gif (moving), a .txt (of text) or a .pt (a tensor)"
+        raise UserError(f"films go to {ways}, not to {path.name!r}")
+    if path and not film and path.suffix not in (".png", ".txt", ".pt"):
+        raise UserError(f"samples go to a .png (a picture), a .txt (text) or a .pt (a tensor), not to {path.name!r}")
     given = {"run": run, "path": path, "num": num, "weights": weights, "batch_size": batch_size, "seed": seed}
     return ranks.run(_sample, {**given, "sampler": sampler, "film": film}, device, devices, num_nodes)
 
@@ -66,7 +67,7 @@ def _sample(
     among: Ranks,
     device: torch.device,
     run: str,
-    path: Path,
+    path: Path | None,
     num: int,
     weights: str,
     batch_size: int,
@@ -77,6 +78,12 @@ def _sample(
     module = loading.load(run, weights).to(device)
     if film and not isinstance(module, Film):
         raise UserError(f"{type(module).__name__} draws its samples at one go: leave out --film")
+    display = display_of(module.levels, module.symbols)
+    path = path or loading.folder_of(run) / "samples" / (("film" if film else "sample") + display.suffix)
+    endings = (*(display.film_suffixes if film else (display.suffix,)), ".pt")
+    if path.suffix not in endings:
+        what = "pictures" if module.symbols is None else "text"
+        raise UserError(f"what {run} draws is shown as {what}: give an --out that ends in {' or '.join(endings)}")
     chosen = overridden(getattr(module, "sampler", None), sampler)
     share = among.share(num)
     with progress("sampling", len(share), among) as advance:
@@ -92,5 +99,5 @@ def _sample(
     if path.suffix == ".pt":
         torch.save(x, path)
     else:
-        (save_film if film else save_samples)(x, module.levels, path)
+        (display.save_film if film else display.save)(x, path)
     return path

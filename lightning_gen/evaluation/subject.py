@@ -17,7 +17,7 @@ from lightning_gen.run_directory import flatten
 
 _NO_MATTER = (
     *(f"data.init_args.{key}" for key in ("root", "download", "micro_batch_size", "eval_batch_size")),
-    *(f"model.init_args.{key}" for key in ("compile", "eval_draws", "sampler", "bound")),
+    *(f"model.init_args.{key}" for key in ("compile", "eval_draws", "sampler", "bound", "imputer")),
 )
 """Keys of a recipe, with all below them, that weights do not depend on; how they are judged is told by other settings."""
 

@@ -22,6 +22,7 @@ from lightning_gen.networks.maps import Map, MLPBlock, PlainMLP, ResidualMLP
 from lightning_gen.networks.mlp import MLP
 from lightning_gen.networks.plain_conv import ConvNet
 from lightning_gen.networks.residual_maps import ConvBlock, ResidualDecoder, ResidualEncoder
+from lightning_gen.networks.transformer import Transformer
 from lightning_gen.networks.unet import UNet
 
 __all__ = [
@@ -50,5 +51,6 @@ __all__ = [
     "ResidualDecoder",
     "ResidualEncoder",
     "ResidualMLP",
+    "Transformer",
     "UNet",
 ]

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm
+from torch import Tensor
 
 from lightning_gen.errors import UserError
-from lightning_gen.networks.layers import Embedding, attend, zero
-
-WAVES = 256
-"""Sines and cosines of log-SNR, as many as the paper's of the timestep."""
-LONGEST_PERIOD = 10_000.0
-"""Of the positions, in units of 2 pi patches (Vaswani et al. 2017)."""
+from lightning_gen.networks.transformer import TokenTransformer, waves
 
 
 def patchify(x: Tensor, patch: int) -> Tensor:
@@ -28,47 +22,12 @@ def unpatchify(tokens: Tensor, patch: int, height: int) -> Tensor:
 
 def positions(rows: int, columns: int, dim: int) -> Tensor:
     """Sines and cosines of a patch's row, then of its column, `dim / 2` features each: float32 [rows columns, dim]."""
-    frequencies = LONGEST_PERIOD ** -(torch.arange(dim // 4, dtype=torch.float32) / (dim // 4))
-
-    def waves(places: int) -> Tensor:
-        phase = torch.arange(places, dtype=torch.float32)[:, None] * frequencies
-        return torch.cat([phase.sin(), phase.cos()], dim=1)
-
-    down, across = waves(rows)[:, None].expand(-1, columns, -1), waves(columns).expand(rows, -1, -1)
+    down = waves(rows, dim // 2)[:, None].expand(-1, columns, -1)
+    across = waves(columns, dim // 2).expand(rows, -1, -1)
     return torch.cat([down, across], dim=2).flatten(0, 1)
 
 
-def modulated_layer_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """LayerNorm of tokens [B, N, C] with the example's own scale and shift, each [B, C]."""
-    return torch.addcmul(shift[:, None], layer_norm(x, x.shape[2:], eps=1e-6), 1.0 + scale[:, None])
-
-
-class Block(nn.Module):
-    """Self-attention, then an MLP of each token; norms and gates are the embedding's (adaLN-zero): starts as the
-    identity."""
-
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.mlp_in = nn.Linear(width, hidden)
-        self.mlp_out = nn.Linear(hidden, width)
-        for linear in self.children():
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
-        self.modulation = zero(nn.Linear(width, 6 * width))
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Tokens x [B, N, C], embedding [B, C] -> x's shape."""
-        scale_a, shift_a, gate_a, scale_m, shift_m, gate_m = self.modulation(embedding).chunk(6, dim=1)
-        mixed = self.out(attend(self.qkv(modulated_layer_norm(x, scale_a, shift_a)), self.heads))
-        x = torch.addcmul(x, gate_a[:, None], mixed)
-        hidden = gelu(self.mlp_in(modulated_layer_norm(x, scale_m, shift_m)), approximate="tanh")
-        return torch.addcmul(x, gate_m[:, None], self.mlp_out(hidden))
-
-
-class DiT(nn.Module):
+class DiT(TokenTransformer):
     """A transformer whose tokens are patches, with fixed positions and adaLN-zero blocks. Zero until it is trained.
 
     The paper's sizes are `DiTS`, `DiTB`, `DiTL` and `DiTXL`; theirs count the positions and the vectors of 1000 classes
@@ -99,7 +58,6 @@ class DiT(nn.Module):
         heads: int = 6,
         mlp_ratio: float = 4.0,
     ) -> None:
-        super().__init__()
         if len(shape) != 3:
             raise UserError(f"DiT takes images (C, H, W), the data have shape {tuple(shape)}")
         if min(patch, width, depth, heads, mlp_ratio * width) < 1:
@@ -109,25 +67,15 @@ class DiT(nn.Module):
             raise UserError(f"patches of {patch} pixels do not divide images of {height}x{columns}: change patch")
         if width % 4 or width % heads:
             raise UserError(f"width must be a multiple of 4 and of heads, got width {width} and {heads} heads")
+        places = positions(height // patch, columns // patch, width)
+        features = (channels * patch**2, out_channels * patch**2)
+        super().__init__(places, *features, cond_dim, width, depth, heads, mlp_ratio)
         self.patch = patch
-        self.embedding = Embedding(width, cond_dim, WAVES)
-        self.input = nn.Linear(channels * patch**2, width)
-        nn.init.xavier_uniform_(self.input.weight)
-        nn.init.zeros_(self.input.bias)
-        # Not in checkpoints: a function of the shape.
-        self.register_buffer("positions", positions(height // patch, columns // patch, width), persistent=False)
-        self.blocks = nn.ModuleList(Block(width, heads, int(mlp_ratio * width)) for _ in range(depth))
-        self.modulation = zero(nn.Linear(width, 2 * width))
-        self.output = zero(nn.Linear(width, out_channels * patch**2))
 
     def forward(self, x: Tensor, logsnr: Tensor, cond: Tensor | None = None) -> Tensor:
         """x [B, C, H, W], logsnr [B] in nats, cond [B, cond_dim] or None -> [B, out_channels, H, W] in x's dtype."""
-        embedding = self.embedding(logsnr, cond)
-        h = self.input(patchify(x, self.patch)) + self.positions  # float32 from here on under autocast
-        for block in self.blocks:
-            h = block(h, embedding)
-        h = modulated_layer_norm(h, *self.modulation(embedding).chunk(2, dim=1))
-        return unpatchify(self.output(h), self.patch, x.shape[2]).to(x.dtype)
+        tokens = self.transformed(patchify(x, self.patch), logsnr, cond)
+        return unpatchify(tokens, self.patch, x.shape[2]).to(x.dtype)
 
 
 class DiTS(DiT):

@@ -61,6 +61,7 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
         self.observation = observation
         self.objective, self.sampler = objective or ELBO(), sampler or PriorSampler()
         self.bound, self.conditioner_factory = bound or ElboEstimator(), conditioner
+        self.imputer: Imputer = PseudoGibbs()
         self.conditioner: nn.Module | None = None
 
     @property
@@ -153,7 +154,7 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
     ) -> Tensor:
         self.check_data(x)
         rng = rng if rng is not None else self.default_rng(len(x))
-        return (imputer or PseudoGibbs())(self.model, x, as_mask(mask, x), self.condition(y), rng)
+        return (imputer or self.imputer)(self.model, x, as_mask(mask, x), self.condition(y), rng)
 
     def _step(self) -> int | None:
         """Optimizer steps made, in training and in its validation."""

@@ -78,7 +78,10 @@ def test_samples_are_of_the_average(trainer, model, data, drawn):
 
 class Wandb(WandbLogger):
     def __init__(self) -> None:
-        self.images = []
+        self.images, self.texts = [], []
+
+    def log_text(self, key, columns=None, data=None, dataframe=None, step=None) -> None:
+        self.texts.append((key, columns, data, step))
 
     def log_image(self, key, images, step=None, **kwargs) -> None:
         self.images.append((key, images, step))
@@ -130,6 +133,17 @@ def test_samples_without_a_picture_do_not_end_the_training(trainer, model, data,
     with pytest.warns(UserWarning, match=r"no sheet of samples at step 2: samples of shape \(5,\) have no picture"):
         SampleSheet(1, 4).on_train_batch_end(stage(tmp_path, loggers=[wandb]), module)
     assert sheets(tmp_path) == [] and wandb.images == []
+
+
+def test_text_is_written_as_text(model, tmp_path, monkeypatch):
+    module, wandb = model(), Wandb()
+    monkeypatch.setattr(module, "sample", lambda num, rng: torch.arange(2 * num).reshape(num, 2) % 3)
+    module.symbols = "ab\n"
+    module.configure_model()
+    SampleSheet(1, 3).on_train_batch_end(stage(tmp_path, loggers=[wandb]), module)
+    (sheet,) = (tmp_path / "samples").iterdir()
+    assert sheet.name == "step_00000002.txt" and sheet.read_text(encoding="utf-8") == "ab\n↵a\nb↵\n"
+    assert wandb.texts == [("samples", ["sample"], [["ab"], ["↵a"], ["b↵"]], 2)] and wandb.images == []
 
 
 class Halves(LatentVariables):

@@ -13,7 +13,7 @@ from datamodules import DataModule
 
 ROOT = Path(datamodules.__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs" / "data").glob("*.yaml"))
-SMALL = {"digits_binary", "digits", "two_moons", "eight_gaussians", "checkerboard"}
+SMALL = {"digits_binary", "digits", "two_moons", "eight_gaussians", "checkerboard", "text"}
 PACKED = {"cifar10_packed"}
 
 
@@ -48,7 +48,10 @@ def test_a_shipped_config_is_a_data_set(path):
         else:
             assert examples.y.dtype == torch.int64
             assert set(examples.y.tolist()) == set(range(data.num_classes))
-    assert set(data.extractor) <= {"class_path", "init_args"}
+    assert set(data.extractor or {}) <= {"class_path", "init_args"} and (data.extractor is None) == (
+        path.stem == "text"
+    )
+    assert len(data.symbols) == data.levels if path.stem == "text" else data.symbols is None
     assert next(iter(data.train_dataloader())).x.shape[0] == data.batch_size
 
 

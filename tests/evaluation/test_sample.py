@@ -5,6 +5,8 @@ import torch
 from PIL import Image
 
 from lightning_gen.__main__ import main
+from lightning_gen.generative_module import CHECKPOINT_KEY
+from lightning_gen.loading import read_checkpoint
 
 pytestmark = pytest.mark.usefixtures("standing", "guarded")
 
@@ -101,3 +103,109 @@ def test_a_family_without_steps_has_no_film(trained, tmp_path, capsys):
     assert main(["sample", str(run), "--film=4", f"--out={out}", "--device=cpu"]) == 2
     error = capsys.readouterr().err
     assert "--film" in error and error.count("\n") == 1 and not out.exists()
+
+
+TYPED = '''
+import torch
+from coins_of_ranks import Few
+from datamodules.base import Examples
+from tossed import Tossed
+
+
+class Words(Few):
+    """Sequences of four, of five levels; a text's where there are symbols."""
+
+    shape, symbols, extractor = (4,), "ab c\\n", None
+
+    def load(self):
+        return {name: Examples(split.x.flatten(1)) for name, split in super().load().items()}
+
+
+class Numbers(Words):
+    symbols = None
+
+
+class Typed(Tossed):
+    """Types letter by letter."""
+
+    def build(self):
+        self.logits = torch.nn.Parameter(torch.linspace(-1, 1, 20).reshape(4, 5).sin())
+
+    def film(self, num, frames, y=None, *, sampler=None, rng=None):
+        x = self.sample(num, y, sampler=sampler, rng=rng).long()
+        typed = [torch.arange(4) * (frames - 1) < 4 * k for k in range(frames)]
+        return torch.stack([x.where(there, torch.tensor(-1)) for there in typed], 1)
+'''
+
+
+@pytest.fixture
+def typed(place, standing):
+    """typed(data): a run of sequences, made at the first call."""
+    (place / "tossed.py").write_text(TOSSED)
+    (place / "typed.py").write_text(TYPED)
+
+    def function(data: str):
+        run = place / data
+        if not run.exists():
+            what = ["--model", "typed.Typed", "--data", f"typed.{data}", "--data.init_args.batch_size=4"]
+            how = ["--trainer.max_steps=1", "--trainer.accelerator=cpu", "--samples.every_n_steps=1", "--samples.num=3"]
+            assert main(["fit", *what, *how, "--run", str(run)]) == 0
+        return run
+
+    return function
+
+
+def test_text_is_printed_from_the_checkpoint_alone(typed, tmp_path, capsys):
+    run, bare = typed("Words"), tmp_path / "run" / "checkpoints"
+    bare.mkdir(parents=True)
+    checkpoint = read_checkpoint(run)
+    checkpoint[CHECKPOINT_KEY]["recipe"]["data"]["class_path"] = "typed.Gone"  # there are no such data any more
+    torch.save(checkpoint, bare / "step_00000001.ckpt")
+    given = ["--num=3", "--device=cpu"]
+    capsys.readouterr()
+    assert main(["sample", str(bare.parent), *given]) == 0
+    written = bare.parent / "samples" / "sample.txt"
+    assert capsys.readouterr().out.strip() == str(written)
+    assert main(["sample", str(run), *given, f"--out={tmp_path}/x.pt"]) == 0
+    expected = ["".join("ab c↵"[i] for i in row) for row in torch.load(tmp_path / "x.pt").tolist()]
+    assert written.read_text(encoding="utf-8").splitlines() == expected and len(expected) == 3
+    assert (run / "samples" / "step_00000001.txt").read_text(encoding="utf-8").count("\n") == 3  # of the training
+
+
+def test_a_film_of_text_has_the_stations_of_each_sample_one_below_the_other(typed, tmp_path):
+    run, given = typed("Words"), ["--num=2", "--device=cpu"]
+    assert main(["sample", str(run), *given, "--film=3"]) == 0
+    assert main(["sample", str(run), *given, f"--out={tmp_path}/x.txt"]) == 0
+    paragraphs = (run / "samples" / "film.txt").read_text(encoding="utf-8").rstrip("\n").split("\n\n")
+    for paragraph, line in zip(paragraphs, (tmp_path / "x.txt").read_text(encoding="utf-8").splitlines(), strict=True):
+        assert paragraph.splitlines() == ["▁▁▁▁", f"{line[:2]}▁▁", line]
+
+
+@pytest.mark.parametrize(
+    ("data", "args", "word"),
+    [("Words", ["--out=x.png"], ".txt or .pt"), ("Words", ["--film=3", "--out=x.gif"], ".txt or .pt"),
+     ("Numbers", ["--out=x.txt"], ".png or .pt"), ("Numbers", [], r"no picture"),
+     ("Numbers", ["--film=3", "--out=x.txt"], ".png or .gif or .pt")],
+)  # fmt: skip
+def test_text_has_no_picture_and_other_sequences_have_neither(typed, capsys, data, args, word):
+    run = typed(data)
+    capsys.readouterr()
+    assert main(["sample", str(run), *args, "--num=2", "--device=cpu"]) == 2
+    error = capsys.readouterr().err
+    assert word in error and error.count("\n") == 1
+
+
+def test_sequences_without_symbols_are_a_tensor(typed, tmp_path):
+    assert main(["sample", str(typed("Numbers")), "--num=2", "--device=cpu", f"--out={tmp_path}/x.pt"]) == 0
+    assert torch.load(tmp_path / "x.pt").shape == (2, 4)
+
+
+@pytest.mark.parametrize(("data", "name"), [("Words", "bits/character"), ("Numbers", "bits/dim")])
+def test_sequences_are_evaluated_by_their_likelihood_and_text_is_shown(typed, capsys, data, name):
+    run = typed(data)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--device=cpu"]) == 0
+    out = capsys.readouterr().out
+    assert f"{name} " in out and "nats (elbo)" in out
+    made = {file.suffix for file in (run / "evaluation").glob("default.*")}
+    assert made == {".json", ".csv"} | ({".txt"} if data == "Words" else set())

@@ -3,8 +3,7 @@ import torch
 
 from lightning_gen.errors import UserError
 from lightning_gen.networks import DiT, DiTB, DiTL, DiTS, DiTXL
-from lightning_gen.networks.dit import Block, patchify, positions, unpatchify
-from lightning_gen.networks.layers import zero
+from lightning_gen.networks.dit import patchify, positions, unpatchify
 
 
 @pytest.mark.parametrize("patch", [1, 2, 3])
@@ -45,19 +44,6 @@ def test_new_blocks_are_the_identity():
     h = torch.randn(2, 4, 16)
     for block in network.blocks:
         assert torch.equal(block(h, torch.randn(2, 16)), h)
-
-
-@pytest.mark.parametrize(("gate", "opened", "shut"), [(2, "out", "mlp_out"), (5, "mlp_out", "out")])
-def test_each_gate_opens_its_own_branch(gate, opened, shut):
-    block = Block(16, 2, 32)
-    with torch.no_grad():
-        block.modulation.bias.view(6, 16)[gate] = 1.0
-    h, embedding = torch.randn(2, 4, 16), torch.randn(2, 16)
-    before = block(h, embedding)
-    zero(getattr(block, shut))
-    assert torch.equal(block(h, embedding), before)
-    zero(getattr(block, opened))
-    assert torch.equal(block(h, embedding), h) and not torch.equal(before, h)
 
 
 def test_after_the_first_step_of_the_output_the_gradient_reaches_the_gates_and_after_theirs_all(awaken):

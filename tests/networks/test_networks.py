@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from lightning_gen.errors import UserError
-from lightning_gen.networks import MLP, ADMUNet, DDPMPPUNet, DDPMUNet, DiffusersUNet, DiT, UNet
+from lightning_gen.networks import MLP, ADMUNet, DDPMPPUNet, DDPMUNet, DiffusersUNet, DiT, Transformer, UNet
 
 TINY = dict(channels=8, multipliers=(1, 2), blocks=1, attention=[4])
 TINY_DIFFUSERS = dict(
@@ -29,6 +29,7 @@ NETWORKS = {
     "adm": ((2, 7, 6), partial(ADMUNet, **TINY, head_channels=8)),
     "dit": ((2, 6, 4), partial(DiT, width=16, depth=2, heads=2)),
     "diffusers": ((2, 6, 4), partial(DiffusersUNet, **TINY_DIFFUSERS)),
+    "transformer": ((2, 7), partial(Transformer, width=16, depth=2, heads=2)),
     "mlp": ((5,), partial(MLP, width=16, depth=2)),
 }
 BATCH = 4
@@ -134,6 +135,7 @@ def test_condition_must_be_there_when_built_for_it_and_only_then(build, inputs):
         ("DiT", {"width": 16, "depth": 1, "heads": 2, "patch": 2}, (1, 8, 8)),
         ("DiTS", {"patch": 4}, (1, 8, 8)),
         ("DiffusersUNet", TINY_DIFFUSERS | {"options": {"downsample_padding": 1}}, (1, 8, 8)),
+        ("Transformer", {"width": 16, "depth": 1, "heads": 2, "mlp_ratio": 2.0}, (5, 8)),
         ("MLP", {"width": 16}, (2,)),
     ],
 )
