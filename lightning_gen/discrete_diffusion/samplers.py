@@ -128,8 +128,8 @@ class Ancestral(Sampler):
 class Unmasking(Sampler):
     """Of an absorbing process: a step fills those masks that score highest, as many as are due.
 
-    The noise level that the network is told is that of as many masks. A new such sampler defines `scores`, and `left` if
-    not equally many are due each time.
+    The noise level that the network is told is that of as many masks. A new such sampler defines `rounds`, `remaining` and
+    `scores`.
     """
 
     def check(self, process: Process) -> None:
@@ -139,34 +139,33 @@ class Unmasking(Sampler):
             )
 
     @abstractmethod
-    def rounds(self, num_dims: int) -> int:
-        """Steps for data of D components."""
+    def rounds(self, most: int) -> int:
+        """Steps where an example has at most so many masks."""
 
     @abstractmethod
-    def scores(self, log_p: Tensor, progress: float, rng: RandomSource) -> Tensor:
-        """[B, D] of what has been drawn for each component, of log-probabilities [B, D]; `progress` in (0, 1] at the end."""
+    def remaining(self, at_first: Tensor, step: int) -> Tensor:
+        """How many of the masks [B] that examples had at first are left after a step, the first being 1."""
 
-    def left(self, progress: float) -> float:
-        """The share of masks that are left then, falling to 0 at 1."""
-        return 1 - progress
+    @abstractmethod
+    def scores(self, log_p: Tensor, step: int, rng: RandomSource) -> Tensor:
+        """[B, D] of what a step has drawn for each component, of its log-probabilities [B, D]."""
 
     def walk(
         self, predictor: Conditioned, process: Process, x: Tensor, known: Known | None, rng: RandomSource
     ) -> Iterator[Tensor]:
-        rounds, mask = self.rounds(process.num_dims), process.mask
-        at_first = (x == mask).flatten(1).sum(1)
+        at_first = (x == process.mask).flatten(1).sum(1)
+        rounds = self.rounds(int(at_first.max()))
         for step in range(1, rounds + 1):
-            masked = (x == mask).flatten(1)
-            share = masked.double().mean(1)
-            log_w = predictor(x, logit(1 - share))
+            masked = (x == process.mask).flatten(1)
+            log_w = predictor(x, logit(1 - masked.double().mean(1)))
             drawn = draw_index(log_w, rng.uniform((*x.shape, 1), log_w.dtype), -1)
             log_p = log_w.gather(-1, drawn[..., None]).squeeze(-1).flatten(1)
-            scores = self.scores(log_p, step / rounds, rng).masked_fill(~masked, -math.inf)
-            # at least one a step, or a last one may have to draw many at once; at the end none is left
-            keep = torch.minimum((at_first * self.left(step / rounds)).ceil().long(), masked.sum(1) - 1).clamp(min=0)
-            keep = keep if step < rounds else torch.zeros_like(keep)
+            scores = self.scores(log_p, step, rng).masked_fill(~masked, -math.inf)
+            left = masked.sum(1)
+            # at least one a step; at the end none is left
+            keep = torch.minimum(self.remaining(at_first, step), left - 1).clamp(min=0) if step < rounds else 0
             rank = scores.argsort(1, descending=True).argsort(1)
-            now = masked & (rank < (masked.sum(1) - keep)[:, None])
+            now = masked & (rank < (left - keep)[:, None])
             x = torch.where(now.reshape(x.shape), drawn, x)
             yield x
 
@@ -195,15 +194,15 @@ class Confidence(Unmasking):
     def nfe(self) -> int:
         return self.steps * self._asked
 
-    def rounds(self, num_dims: int) -> int:
+    def rounds(self, most: int) -> int:
         return self.steps
 
-    def left(self, progress: float) -> float:
-        return math.cos(0.5 * math.pi * progress)
+    def remaining(self, at_first: Tensor, step: int) -> Tensor:
+        return (at_first * math.cos(0.5 * math.pi * step / self.steps)).ceil().long()
 
-    def scores(self, log_p: Tensor, progress: float, rng: RandomSource) -> Tensor:
+    def scores(self, log_p: Tensor, step: int, rng: RandomSource) -> Tensor:
         u = rng.uniform(log_p.shape, log_p.dtype).clamp(min=torch.finfo(log_p.dtype).tiny)
-        return log_p - self.noise * (1 - progress) * torch.log(-torch.log(u))
+        return log_p - self.noise * (1 - step / self.steps) * torch.log(-torch.log(u))
 
 
 class AnyOrder(Unmasking):
@@ -231,10 +230,13 @@ class AnyOrder(Unmasking):
     def mean_nfe(self) -> float | None:
         return None if self._evaluations is None else float(self._evaluations)
 
-    def rounds(self, num_dims: int) -> int:
-        rounds = math.ceil(num_dims / self.at_once)
+    def rounds(self, most: int) -> int:
+        rounds = math.ceil(most / self.at_once)
         self._evaluations = rounds * self._asked
         return rounds
 
-    def scores(self, log_p: Tensor, progress: float, rng: RandomSource) -> Tensor:
+    def remaining(self, at_first: Tensor, step: int) -> Tensor:
+        return at_first - self.at_once * step
+
+    def scores(self, log_p: Tensor, step: int, rng: RandomSource) -> Tensor:
         return rng.uniform(log_p.shape, torch.float64)
