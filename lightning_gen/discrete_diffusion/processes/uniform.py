@@ -41,13 +41,29 @@ class Uniform(Process):
         q0 = torch.where(same, (a + b) * at_x0, b * at_x0) / total
         qt = torch.where(same, q0, (a + b) * c / total)
 
-        forward = self.log_forward(log_w, s)
-        f0, ft = (forward.gather(-1, x[..., None]).squeeze(-1) for x in (x0, x_t))
-        others = forward.sum(-1) - f0 - torch.where(same, 0.0, ft)
+        f0, ft = torch.logaddexp(_at(log_w, x0, x_t) + left.log()[..., None], c.log()[..., None]).unbind(-1)
+        # log (w Q_s) over all levels; at s = 0, where it may be -inf, `rest` is 0
+        forward = torch.addcmul(c.clamp(min=torch.finfo(dtype).tiny)[..., None], log_w.exp(), left[..., None])
+        others = forward.log().sum(-1) - f0 - torch.where(same, 0.0, ft)
         count = levels - 2 + same.to(dtype)
-        log_p_total = torch.logaddexp(b.log(), a.log() + ft)  # the rows of w Q_s sum to one
         entropy = torch.special.entr(q0) + count * torch.special.entr(rest)
         entropy = entropy + torch.where(same, 0.0, torch.special.entr(qt))
         log_p = q0 * f0 + rest * others + torch.where(same, 0.0, qt * ft)
-        log_p = log_p + b.log() + qt * ((a + b) / b).log() - log_p_total
+        log_p = log_p + b.log() + qt * ((a + b) / b).log() - self._log_total(a, b, ft)
         return -entropy - log_p
+
+    def cross_entropy(self, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
+        kept = self.alpha(t)
+        a, b = kept.to(log_w.dtype), ((1 - kept) / self.levels).to(log_w.dtype)
+        w0, wt = _at(log_w, x0, x_t).unbind(-1)
+        return self._log_total(a, b, wt) - w0 - torch.where(x0 == x_t, a + b, b).log()
+
+    @staticmethod
+    def _log_total(a: Tensor, b: Tensor, log_p: Tensor) -> Tensor:
+        """log sum_k p_k Q[k, x_t] of a distribution with log p at x_t, Q being b off its diagonal and a + b on it."""
+        return torch.logaddexp(b.log(), a.log() + log_p)
+
+
+def _at(log_w: Tensor, *levels: Tensor) -> Tensor:
+    """log_w at several levels of each component, [B, *shape, n]."""
+    return log_w.gather(-1, torch.stack(levels, -1))
