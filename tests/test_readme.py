@@ -67,6 +67,18 @@ def test_a_bijection(mine, tmp_path):
     assert main(["fit", *given, "--trainer.accelerator=cpu", "--run", str(tmp_path / "run")]) == 0
 
 
+def test_a_schedule_of_discrete_diffusion(mine, tmp_path):
+    """It falls from 1 to 0 as it says, and a config names it."""
+    schedule, t = mine.Polynomial(3.0), torch.linspace(0, 1, 11, dtype=torch.float64, requires_grad=True)
+    alpha = schedule.alpha(t)
+    assert alpha[0] == 1 and alpha[-1] == 0
+    torch.testing.assert_close(torch.autograd.grad(alpha.sum(), t)[0], schedule.dalpha_dt(t))
+    model = str(ROOT / "configs" / "model" / "digits_masked_diffusion.yaml")
+    given = ["--model", model, "--model.init_args.schedule", "mine.Polynomial", "--data", "datamodules.Digits"]
+    more = ["--trainer.max_steps=2", "--trainer.accelerator=cpu", "--run", str(tmp_path / "run")]
+    assert main(["fit", *given, *more]) == 0
+
+
 def test_a_family_and_a_data_set(mine, tmp_path):
     """The README's last command: fit, then evaluate from the checkpoint alone."""
     given = ["--model", "mine.IndependentPixels", "--data", "mine.Stripes", "--model.init_args.optimizer.lr=0.1"]

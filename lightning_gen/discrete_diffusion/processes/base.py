@@ -71,7 +71,7 @@ class Process(ExactBuffers, ABC):
     def times(self, u: Tensor) -> Tensor:
         """t of u in [0, 1), uniform over (0, 1] or the steps of the chain."""
         if self.steps is None:
-            return 1 - u
+            return (1 - u).clamp(min=torch.finfo(u.dtype).eps)  # rounding may carry u up to 1
         return ((u * self.steps).floor().clamp(max=self.steps - 1) + 1) / self.steps  # rounding may carry u T up to T
 
     def grid(self, steps: int, device: torch.device | str) -> Tensor:

@@ -45,7 +45,7 @@ class DiscretizedGaussian(Process):
     def _cumulative(self, log_kernel: Tensor, log_stay: Tensor) -> Tensor:
         """Q_t for i = 0..T, float32 [T + 1, L, L], multiplied in float64."""
         product = torch.eye(self.levels, dtype=torch.float64)
-        found = torch.empty(self.steps + 1, self.levels, self.levels)
+        found = torch.empty(self.steps + 1, self.levels, self.levels, dtype=torch.float32)
         found[0] = product
         for i in range(self.steps):
             product = product @ self._matrix(log_kernel[i], log_stay[i])

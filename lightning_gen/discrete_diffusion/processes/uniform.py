@@ -29,7 +29,7 @@ class Uniform(Process):
 
     def kl(self, x0: Tensor, x_t: Tensor, log_w: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """In closed form: but at x_0 and x_t the posterior is one number, so that one sum over the levels is all it takes."""
-        levels, dtype = self.levels, log_w.dtype
+        levels, dtype = self.levels, torch.float64  # in float32 its rounding, alike at all steps, adds up over the chain
         left = self.alpha(s)
         kept = self.alpha(t) / left
         # Q_t|s is b off its diagonal and a + b on it; one-hot w Q_s is c, and left + c at x_0
@@ -41,16 +41,18 @@ class Uniform(Process):
         q0 = torch.where(same, (a + b) * at_x0, b * at_x0) / total
         qt = torch.where(same, q0, (a + b) * c / total)
 
-        f0, ft = torch.logaddexp(_at(log_w, x0, x_t) + left.log()[..., None], c.log()[..., None]).unbind(-1)
+        f0, ft = torch.logaddexp(_at(log_w, x0, x_t).to(dtype) + left.log()[..., None], c.log()[..., None]).unbind(-1)
         # log (w Q_s) over all levels; at s = 0, where it may be -inf, `rest` is 0
-        forward = torch.addcmul(c.clamp(min=torch.finfo(dtype).tiny)[..., None], log_w.exp(), left[..., None])
-        others = forward.log().sum(-1) - f0 - torch.where(same, 0.0, ft)
+        forward = torch.addcmul(
+            c.to(log_w).clamp(min=torch.finfo(log_w.dtype).tiny)[..., None], log_w.exp(), left.to(log_w)[..., None]
+        )
+        others = forward.log().sum(-1, dtype=dtype) - f0 - torch.where(same, 0.0, ft)
         count = levels - 2 + same.to(dtype)
         entropy = torch.special.entr(q0) + count * torch.special.entr(rest)
         entropy = entropy + torch.where(same, 0.0, torch.special.entr(qt))
         log_p = q0 * f0 + rest * others + torch.where(same, 0.0, qt * ft)
         log_p = log_p + b.log() + qt * ((a + b) / b).log() - self._log_total(a, b, ft)
-        return -entropy - log_p
+        return (-entropy - log_p).to(log_w.dtype)
 
     def cross_entropy(self, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
         kept = self.alpha(t)
