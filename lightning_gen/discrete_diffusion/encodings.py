@@ -18,7 +18,7 @@ class Encoding(ABC):
 
     @abstractmethod
     def encode(self, x_t: Tensor, levels: int, states: int) -> Tensor:
-        """Float [B, *shape, F] of x_t int64 [B, *shape]."""
+        """Float32 [B, *shape, F] of x_t int64 [B, *shape]."""
 
     def __call__(self, x_t: Tensor, levels: int, states: int) -> Tensor:
         """Features first, as networks have them: images [B, C, H, W] as [B, C F, H, W], sequences [B, N] as [B, F, N]."""
@@ -35,7 +35,7 @@ class OneHot(Encoding):
         return states
 
     def encode(self, x_t: Tensor, levels: int, states: int) -> Tensor:
-        return one_hot(x_t, states).to(torch.get_default_dtype())
+        return one_hot(x_t, states).float()
 
 
 class Ordinal(Encoding):
@@ -45,7 +45,7 @@ class Ordinal(Encoding):
         return 1 if states == levels else 2
 
     def encode(self, x_t: Tensor, levels: int, states: int) -> Tensor:
-        value = x_t.to(torch.get_default_dtype()) * (2 / (levels - 1)) - 1
+        value = x_t.float() * (2 / (levels - 1)) - 1
         if states == levels:
             return value[..., None]
         masked = x_t == levels

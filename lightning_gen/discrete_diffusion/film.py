@@ -20,7 +20,8 @@ def film(states: Iterable[Tensor], frames: int, levels: int) -> Tensor:
     """
     if frames < 2:
         raise UserError(f"a film has at least two frames, not {frames}")
-    visited = list(states)
+    small = torch.int16 if levels < 2**15 else torch.int32
+    visited = [x.to(small) for x in states]
     chosen = torch.linspace(0, len(visited) - 1, min(frames, len(visited))).round().long().tolist()
     shown = torch.stack([visited[i] for i in chosen], 1)
-    return shown.masked_fill(shown == levels, -1)
+    return shown.long().masked_fill(shown == levels, -1)

@@ -41,8 +41,9 @@ class Guided(Predictor):
 class ClassifierFree(Guidance):
     """log w = log w(x_t) + scale (log w(x_t | y) - log w(x_t)), normalised: 0 is unconditional, 1 conditional, more sharpens.
 
-    Ho & Salimans 2022 for what is said of x_0. At a mask it is the guidance of the transitions themselves (Nisonoff et al.
-    2024; Schiff et al. 2024, eq. 8). The network must have been trained with label dropout.
+    Ho & Salimans 2022 for what is said of x_0: of a mask, what it is filled with. When it is filled is left as it was, where
+    guidance of the transition probabilities (Schiff et al. 2024) changes that too. The network must have been trained
+    with label dropout.
 
     Args:
         scale: of the guidance.

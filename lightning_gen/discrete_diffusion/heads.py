@@ -42,8 +42,8 @@ class Categorical(Head):
 class DiscretizedLogistic(Head):
     """A logistic distribution rounded to the levels: two numbers, whatever L, and neighbours are alike.
 
-    Its location is x_t's level in [-1, 1] (0 for a mask) and what the network adds to it (Austin et al. 2021, appendix A.8,
-    who fold it into tanh).
+    Its location is x_t's level in [-1, 1] (0 for a mask) and what the network adds to it (Austin et al. 2021, who
+    fold it into tanh).
 
     Args:
         log_scale: where the logarithm of the scale starts, in the units of [-1, 1].

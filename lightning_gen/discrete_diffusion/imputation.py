@@ -15,9 +15,10 @@ from lightning_gen.random_source import RandomSource
 
 
 class Infilling:
-    """The known components are put in at every step: of an absorbing process as they are, so that only the holes are masked
-    and with one component a step it is a sample of the model's conditional; of others as noised as the rest then is, which
-    is near it (the replacement method, Song et al. 2021, app. I.2).
+    """The known components are put in at every step: of an absorbing process as they are, so that only the holes are masked,
+    and the network is told the noise level of as many masks; one component a step (`AnyOrder`) then samples the model's
+    conditional. Of other processes they are as noised as the rest then is, which is near it (the replacement method, Song
+    et al. 2021, app. I.2).
 
     Args:
         sampler: 100 ancestral steps by default.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -43,7 +44,7 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         encoding: of states, for the network.
         head: what the network's output says of x_0.
         objective: what training minimises.
-        timeless: tell the network nothing of the noise level.
+        timeless: tell the network nothing of the noise level, of a process with masks.
         sampler: how samples are drawn by default; 100 ancestral steps, or all that the chain has.
         bound: how the likelihood is estimated by default.
         imputer: how holes are filled by default.
@@ -78,10 +79,13 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         eval_draws: int = 1,
     ) -> None:
         super().__init__(shape, levels, num_classes, optimizer, lr_schedule, compile, eval_draws)
-        if levels is None:
-            raise UserError("discrete diffusion needs data with levels, these are real vectors")
+        if levels is None or levels < 2:
+            raise UserError(
+                "discrete diffusion needs data with levels, at least two: these are real vectors or constant"
+            )
         self.network_factory, self.conditioner_factory = network, conditioner
-        self.process, self.schedule = process, schedule or MutualInformation()
+        # a copy: it takes the data's shape, and may be another model's too
+        self.process, self.schedule = copy.deepcopy(process), schedule or MutualInformation()
         self.encoding, self.head, self.timeless = encoding or OneHot(), head or Categorical(), timeless
         self.objective, self.bound = objective or Bound(), bound or VariationalBound()
         self.process.bind(self.shape, levels, self.schedule, steps)
@@ -95,6 +99,9 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         """Refuses, at construction, what has no meaning."""
         if not 0.0 <= self.label_dropout < 1.0:
             raise UserError(f"label_dropout lies in [0, 1), got {self.label_dropout}")
+        if self.timeless and not self.process.masked:
+            name = type(self.process).__name__
+            raise UserError(f"the noise of {name} cannot be seen in x_t as masks can: leave out timeless")
         self._check_sampler(self.sampler)
         self.bound.check(self.process)
 

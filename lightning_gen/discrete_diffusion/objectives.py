@@ -40,7 +40,7 @@ class Bound(Objective):
 
 class CrossEntropy(Objective):
     """-log p(x_0 | x_t) alone, of all times alike: for masks the simplified loss of MaskGIT (Chang et al. 2022), summed over
-    what is masked. No bound, but the same optimum: it weighs times otherwise.
+    what is masked. No bound, but at each time the same optimum: it weighs times otherwise.
     """
 
     def __call__(self, process: Process, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> dict[str, Tensor]:

@@ -14,7 +14,6 @@ from lightning_gen.categorical import draw_index
 from lightning_gen.discrete_diffusion.guidance import Guidance
 from lightning_gen.discrete_diffusion.predictor import Conditioned, Predictor
 from lightning_gen.discrete_diffusion.processes import Absorbing, Process
-from lightning_gen.discrete_diffusion.schedules import logit
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
 
@@ -48,6 +47,7 @@ class Sampler(ABC):
         if not 0 < temperature < math.inf:
             raise UserError(f"a sampler's temperature is a positive number, not {temperature}")
         self.guidance, self.temperature = guidance, temperature
+        self._evaluated = self._drawn = 0
 
     @property
     @abstractmethod
@@ -56,8 +56,8 @@ class Sampler(ABC):
 
     @property
     def mean_nfe(self) -> float | None:
-        """Those of the samples drawn so far, where `nfe` is None."""
-        return None
+        """The mean over the samples drawn so far, where `nfe` is None."""
+        return self._evaluated / self._drawn if self.nfe is None and self._drawn else None
 
     def check(self, process: Process) -> None:  # noqa: B027  some suit any process
         """Raises UserError for a process that cannot be sampled so. It has taken its steps already."""
@@ -84,7 +84,10 @@ class Sampler(ABC):
             x = known.put(process, x, torch.ones(num, dtype=torch.float64, device=device), rng)
         yield x
         wrapped = self.guidance.wrap(predictor) if self.guidance is not None else predictor
-        yield from self.walk(Conditioned(wrapped, y, self.temperature), process, x, known, rng)
+        conditioned = Conditioned(wrapped, y, self.temperature)
+        yield from self.walk(conditioned, process, x, known, rng)
+        self._evaluated += conditioned.evaluations * self._asked * num
+        self._drawn += num
 
     @property
     def _asked(self) -> int:
@@ -119,7 +122,8 @@ class Ancestral(Sampler):
     ) -> Iterator[Tensor]:
         grid = process.grid(self.steps, x.device)
         for t, s in zip(grid, grid[1:]):
-            x = process.step(x, predictor(x, process.logsnr(t).expand(len(x))), s, t, rng)
+            logsnr = process.logsnr(t).expand(len(x)) if known is None else process.logsnr_of(x, t)
+            x = process.step(x, predictor(x, logsnr), s, t, rng)
             if known is not None:
                 x = known.put(process, x, s, rng)
             yield x
@@ -157,7 +161,7 @@ class Unmasking(Sampler):
         rounds = self.rounds(int(at_first.max()))
         for step in range(1, rounds + 1):
             masked = (x == process.mask).flatten(1)
-            log_w = predictor(x, logit(1 - masked.double().mean(1)))
+            log_w = predictor(x, process.logsnr_of(x, x.new_ones((), dtype=torch.float64)))
             drawn = draw_index(log_w, rng.uniform((*x.shape, 1), log_w.dtype), -1)
             log_p = log_w.gather(-1, drawn[..., None]).squeeze(-1).flatten(1)
             scores = self.scores(log_p, step, rng).masked_fill(~masked, -math.inf)
@@ -220,20 +224,13 @@ class AnyOrder(Unmasking):
         if at_once < 1:
             raise UserError(f"a step draws at least one component, not {at_once}")
         self.at_once = at_once
-        self._evaluations: int | None = None
 
     @property
     def nfe(self) -> None:
         return None
 
-    @property
-    def mean_nfe(self) -> float | None:
-        return None if self._evaluations is None else float(self._evaluations)
-
     def rounds(self, most: int) -> int:
-        rounds = math.ceil(most / self.at_once)
-        self._evaluations = rounds * self._asked
-        return rounds
+        return math.ceil(most / self.at_once)
 
     def remaining(self, at_first: Tensor, step: int) -> Tensor:
         return at_first - self.at_once * step

@@ -89,7 +89,7 @@ class Cosine(Schedule):
 class MutualInformation(Schedule):
     """alpha = 1 - t, beta_i = 1 / (T - i + 1) (Sohl-Dickstein et al. 2015).
 
-    With an absorbing state the information about x_0 falls linearly (Austin et al. 2021, appendix A.7).
+    With an absorbing state the information about x_0 falls linearly (Austin et al. 2021).
     """
 
     def alpha(self, t: Tensor) -> Tensor:

@@ -404,3 +404,24 @@ def test_images_of_many_levels_take_no_more_than_their_logits(process):
         process.kl_to_prior(x0)
     assert log_w.numel() // 2 < watch.numel <= 2 * 784 * 257
     assert math.prod((256, 256, 784)) > 50 * watch.numel
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(), MutualInformation()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize("t", [2.0**-52, 1e-12, 1e-9, 3e-6])
+def test_the_rate_is_finite_where_alpha_is_one_to_rounding(schedule, t):
+    process = Absorbing()
+    process.bind((3,), 4, schedule, None)
+    t = torch.full((2,), t, dtype=torch.float64)
+    x0, log_w = torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, 4).log_softmax(-1)
+    assert not process.nats(x0, x0, log_w, t).any()
+
+
+def test_autocast_shortens_no_product():
+    process = DiscretizedGaussian()
+    process.bind((5,), 32, Linear(), 20)
+    process.build()
+    x0 = torch.arange(10).reshape(2, 5)
+    log_w, t = torch.randn(2, 5, 32).log_softmax(-1), torch.full((2,), 0.5, dtype=torch.float64)
+    alone = process.nats(x0, x0 + 1, log_w, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(process.nats(x0, x0 + 1, log_w, t), alone)

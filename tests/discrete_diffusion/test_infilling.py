@@ -44,7 +44,7 @@ def test_any_order_fills_holes_as_the_chain_rule_does(x, bind, anything, every_s
 
 
 def test_ancestral_steps_fill_holes_as_the_chain_does(bind, anything, every_state, together, count, chi_square):
-    """The chain over the holes' states alone, the rest never masked."""
+    """The chain over the holes' states alone, the rest never masked, and the network told of as many masks as there are."""
     process = bind(Absorbing(), Cosine(), (4,), 3, 6)
     predictor, mask, holes = anything(process), torch.tensor([True, False, True, False]), (1, 3)
     states = torch.tensor([[2, 0, 1, 0]]).repeat(16, 1)
@@ -52,7 +52,7 @@ def test_ancestral_steps_fill_holes_as_the_chain_does(bind, anything, every_stat
     p = torch.zeros(16, dtype=torch.float64)
     p[-1] = 1
     for t, s in itertools.pairwise(process.grid(3, "cpu")):
-        onward = process.log_reverse(states, predictor(states, process.logsnr(t).expand(16)), s, t).exp()
+        onward = process.log_reverse(states, predictor(states, process.logsnr_of(states, t)), s, t).exp()
         p = p[p > 0] @ together(onward[:, holes])[p > 0]
     x = torch.tensor([[2, 0, 1, 0]]).expand(NUM, 4)
     found = Infilling(Ancestral(3))(predictor, process, x, mask, None, GeneratorSource(0))

@@ -16,7 +16,7 @@ class Absorbing(Process):
     """With probability 1 - alpha a component is the mask, the state L (Austin et al. 2021, appendix A.2.2).
 
     In continuous time this is masked diffusion: the bound is an integral of cross-entropies at masked components with
-    weight -alpha' / (1 - alpha) (Shi et al. 2024, eq. 4; Sahoo et al. 2024, eq. 10). What isn't masked is x_0 already,
+    weight -alpha' / (1 - alpha) (Shi et al. 2024; Sahoo et al. 2024). What isn't masked is x_0 already,
     whatever the network says there.
     """
 
@@ -66,7 +66,8 @@ class Absorbing(Process):
         return self._masked_nats(x0, x_t, log_w)
 
     def rate(self, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
-        weight = self._beside(-self.schedule.dalpha_dt(t) / (1 - self.schedule.alpha(t)))
+        masked = 1 - self.schedule.alpha(t)  # 0 where alpha is 1 to rounding, and nothing is masked
+        weight = self._beside(torch.where(masked > 0, -self.schedule.dalpha_dt(t) / masked, 0.0))
         return weight.to(log_w.dtype) * self._masked_nats(x0, x_t, log_w)
 
     def step(self, x_t: Tensor, log_w: Tensor, s: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
@@ -77,12 +78,16 @@ class Absorbing(Process):
         """They are never masked: everything that is drawn sees them from the first step."""
         return x0
 
+    def logsnr_of(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return logit((x_t != self.mask).flatten(1).double().mean(1))
+
 
 class OrderedAbsorbing(Absorbing):
-    """Masks one component a step, in a fixed order: T = D, and the model is autoregressive (Austin et al. 2021, sec. 4.3).
+    """Masks one component a step, in a fixed order: T = D, and the model is autoregressive (Austin et al. 2021, sec. 4).
 
     At step i the last i components of the order of generation are masked; x_t is a function of x_0, and the bound's whole
-    sum is the chain rule's log-likelihood. The schedule only says what the network is told of t.
+    sum is the chain rule's log-likelihood. The schedule has no say. When holes are filled, those that come later in the
+    order are not seen yet, known or not.
 
     Args:
         order: seed of the order of generation; None for the order in which the data are stored.
@@ -111,3 +116,6 @@ class OrderedAbsorbing(Absorbing):
 
     def logsnr(self, t: Tensor) -> Tensor:
         return logit(1 - t)
+
+    def around(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
+        return self.diffuse(x0, t, rng)

@@ -95,6 +95,10 @@ class Process(ExactBuffers, ABC):
         """What the network is told of t, float32, nats."""
         return self.schedule.logsnr(t)
 
+    def logsnr_of(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """[B]: the same where part of x_t is known, which at t may leave less noise than there would be."""
+        return self.logsnr(t).expand(len(x_t))
+
     def _beside(self, value: Tensor) -> Tensor:
         """A number of each example, [] or [B], with trailing ones beside x [B, *shape]."""
         return value.reshape(*value.shape, *[1] * len(self.shape)) if value.ndim else value

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.discrete_diffusion.processes.base import Process, log_normalized
+from lightning_gen.precision import full_float32
 from lightning_gen.random_source import RandomSource
 
 LEAST = 1e-36
@@ -14,7 +15,7 @@ LEAST = 1e-36
 
 class DiscretizedGaussian(Process):
     """A step goes from level i to j != i with probability exp(-4 (i-j)^2 / ((L-1)^2 beta)) / Z, Z summing over all
-    differences from -(L-1) to L-1, and stays with the rest of it (Austin et al. 2021, eq. 8).
+    differences from -(L-1) to L-1, and stays with the rest of it (Austin et al. 2021, appendix A.2.3).
 
     The matrices are symmetric, so that levels far along are equally probable, but do not commute: Q_t has no closed form
     and is a product, of T matrices of L x L, made once. It takes 4 T L^2 bytes (260 MB at T = 1000, L = 256).
@@ -30,10 +31,20 @@ class DiscretizedGaussian(Process):
         # what stays: 1 minus the rest of its row, the differences down to 0 and up to L - 1
         tails = log_kernel.exp().masked_fill(index == 0, 0.0).cumsum(1)
         log_stay = torch.log(1 - tails - tails.flip(1))
-        self.register_buffer("log_kernel", torch.cat([torch.zeros(1, levels), log_kernel]).float(), persistent=False)
-        self.register_buffer("log_stay", torch.cat([torch.zeros(1, levels), log_stay]).float(), persistent=False)
-        self.register_buffer("cumulative", self._cumulative(log_kernel, log_stay), persistent=False)
+        nothing = torch.zeros(1, levels, dtype=torch.float64)
+        # Not buffers, which DistributedDataParallel would send to all ranks at every step.
+        self._tables = {
+            "log_kernel": torch.cat([nothing, log_kernel]).float(),
+            "log_stay": torch.cat([nothing, log_stay]).float(),
+            "cumulative": self._cumulative(log_kernel, log_stay),
+        }
         self._between: dict[tuple[int, int], Tensor] = {}
+
+    def _table(self, name: str, device: torch.device) -> Tensor:
+        """`log_kernel` or `log_stay` [T + 1, L], or `cumulative` [T + 1, L, L], moved to where it is asked for."""
+        if self._tables[name].device != device:
+            self._tables[name] = self._tables[name].to(device)
+        return self._tables[name]
 
     @staticmethod
     def _matrix(log_kernel: Tensor, log_stay: Tensor) -> Tensor:
@@ -57,39 +68,46 @@ class DiscretizedGaussian(Process):
         return (t * self.steps).round().long()
 
     def log_forward(self, log_w: Tensor, t: Tensor) -> Tensor:
-        matrix = self.cumulative[self._index(t)].to(log_w.dtype)  # [L, L] or [B, L, L]
-        found = log_w.exp().flatten(1, -2) @ matrix
+        matrix = self._table("cumulative", log_w.device)[self._index(t)].to(log_w.dtype)  # [L, L] or [B, L, L]
+        with full_float32(log_w.device):  # autocast would take the product in 16 bits
+            found = log_w.exp().flatten(1, -2) @ matrix
         log_p = found.clamp(min=LEAST).log().reshape(log_w.shape)
         # at t = 0 nothing has moved, and w may say less than float32 can multiply
         return torch.where((self._beside(t) == 0)[..., None], log_w, log_p)
 
     def log_likelihood(self, x_t: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
+        if s.ndim == 0 and t.ndim == 0:
+            a, b = int(self._index(s)), int(self._index(t))
+            if b - a > 1:
+                return self._transition(a, b, x_t.device)[x_t].clamp(min=LEAST).log().to(dtype)
+            return self._log_step(x_t, self._index(t).expand(len(x_t))).to(dtype)
         first, last = (self._index(each).expand(len(x_t)) for each in (s, t))
         found = self._log_step(x_t, last).to(dtype)
         for a, b in torch.stack([first, last], 1)[last - first != 1].unique(dim=0).tolist():
             rows = (first == a) & (last == b)
-            found[rows] = self._transition(a, b)[x_t[rows]].clamp(min=LEAST).log().to(dtype)
+            found[rows] = self._transition(a, b, x_t.device)[x_t[rows]].clamp(min=LEAST).log().to(dtype)
         return found
 
     def _log_step(self, x_t: Tensor, last: Tensor) -> Tensor:
         """log Q_t|s[:, x_t] of the one step up to i = `last` [B]: [B, *shape, L]."""
         distance = (torch.arange(self.levels, device=x_t.device) - x_t[..., None]).abs()
         off, stay = (
-            row[last].gather(1, index.flatten(1)).reshape(index.shape)
-            for row, index in ((self.log_kernel, distance), (self.log_stay, x_t))
+            self._table(name, x_t.device)[last].gather(1, index.flatten(1)).reshape(index.shape)
+            for name, index in (("log_kernel", distance), ("log_stay", x_t))
         )
         return torch.where(distance == 0, stay[..., None], off)
 
-    def _transition(self, first: int, last: int) -> Tensor:
+    def _transition(self, first: int, last: int, device: torch.device) -> Tensor:
         """Q_t|s transposed, so that row x_t has all states at s; kept, since every batch of samples walks the same grid."""
         if first == 0:
-            return self.cumulative[last].T
+            return self._table("cumulative", device)[last].T
         if (first, last) not in self._between:
-            product = torch.eye(self.levels, dtype=torch.float64, device=self.log_kernel.device)
+            log_kernel, log_stay = (self._table(name, device) for name in ("log_kernel", "log_stay"))
+            product = torch.eye(self.levels, dtype=torch.float64, device=device)
             for i in range(first + 1, last + 1):
-                product = product @ self._matrix(self.log_kernel[i], self.log_stay[i])
+                product = product @ self._matrix(log_kernel[i], log_stay[i])
             self._between[first, last] = product.T.float().contiguous()
-        return self._between[first, last].to(self.log_kernel.device)
+        return self._between[first, last].to(device)
 
     def nats(self, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
         # of single steps, and known to be: nothing has to be read from the device
@@ -97,7 +115,7 @@ class DiscretizedGaussian(Process):
         return self.steps * self._kl(x0, log_w, t - 1 / self.steps, step)
 
     def diffuse(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
-        matrix = self.cumulative[self._index(t)].double()
+        matrix = self._table("cumulative", x0.device)[self._index(t)].double()
         upto = matrix.expand(len(x0), self.levels, self.levels).cumsum(2)
         # all rows behind one another, each a whole number higher than the one before: one search for all components
         rows = torch.arange(self.levels, dtype=torch.float64, device=x0.device)
@@ -107,7 +125,8 @@ class DiscretizedGaussian(Process):
         return (found - x0 * self.levels).clamp(0, self.levels - 1)
 
     def log_x0(self, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
-        matrix = self.cumulative[self._index(t)].expand(len(x_t), self.levels, self.levels).transpose(1, 2)
+        matrix = self._table("cumulative", x_t.device)[self._index(t)]
+        matrix = matrix.expand(len(x_t), self.levels, self.levels).transpose(1, 2)
         index = x_t.flatten(1)[..., None].expand(-1, -1, self.levels)
         columns = matrix.gather(1, index).reshape(*x_t.shape, self.levels)  # Q_t[:, x_t]
         return log_normalized(log_w + columns.clamp(min=LEAST).log().to(log_w.dtype))

@@ -24,12 +24,16 @@ class Uniform(Process):
         return torch.where(at, here[..., None], elsewhere[..., None])
 
     def diffuse(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
-        touched = rng.uniform(x0.shape) < 1 - self.alpha(t)
+        # float64: of 1 - alpha = 1e-5 the numbers of float32 make another
+        touched = rng.uniform(x0.shape, torch.float64) < 1 - self.alpha(t)
         return torch.where(touched, rng.integers(self.levels, x0.shape), x0)
 
     def kl(self, x0: Tensor, x_t: Tensor, log_w: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """In closed form: but at x_0 and x_t the posterior is one number, so that one sum over the levels is all it takes."""
-        levels, dtype = self.levels, torch.float64  # in float32 its rounding, alike at all steps, adds up over the chain
+        levels, dtype = (
+            self.levels,
+            torch.float64,
+        )  # in float32 its rounding, alike at all steps, adds up over the chain
         left = self.alpha(s)
         kept = self.alpha(t) / left
         # Q_t|s is b off its diagonal and a + b on it; one-hot w Q_s is c, and left + c at x_0
