@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _HOME = {
     "DenoisingAutoencoder": "lightning_gen.dae",
     "DiffusionSampler": "lightning_gen.diffusion",
+    "DiscreteDiffusion": "lightning_gen.discrete_diffusion",
     "GaussianDiffusion": "lightning_gen.diffusion",
     "GenerativeModule": "lightning_gen.generative_module",
     "HierarchicalVAE": "lightning_gen.vae",

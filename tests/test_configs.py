@@ -39,6 +39,8 @@ LATENT = ("vae", "cvae", "conv_vae", "iwae", "hvae", "ladder", "dae")
 """Latent-variable models and the denoising autoencoder, at the sizes of MNIST and of digits."""
 FLOWS = ("nice", "realnvp", "glow")
 """Normalizing flows, at the sizes of MNIST and of digits."""
+DISCRETE = ("d3pm_uniform", "d3pm_absorbing", "masked_diffusion")
+"""Discrete diffusions, at the sizes of MNIST and of digits."""
 SMALL = {
     "mnist_diffusion": ["--data.init_args.num_train=64", "--data.init_args.num_val=8", "--data.init_args.num_test=8"],
     "cifar10_ddpm": [
@@ -131,6 +133,16 @@ def test_every_flow_is_there_in_two_sizes(model):
     assert num_parameters(small) < 200_000 and num_parameters(small) < num_parameters(large)
 
 
+@pytest.mark.parametrize("model", DISCRETE)
+def test_every_discrete_diffusion_is_there_in_two_sizes(model):
+    """What noise is, how it comes and what is minimised are the same."""
+    small, large = (built(named(f"{data}_{model}")) for data in ("digits", "mnist"))
+    for axis in ("process", "schedule", "objective", "head", "sampler"):
+        assert type(getattr(small, axis)) is type(getattr(large, axis)), axis
+    assert small.process.steps == large.process.steps and small.timeless == large.timeless
+    assert num_parameters(small) < 250_000 and num_parameters(small) < num_parameters(large) < 3e6
+
+
 def test_the_networks_of_nice():
     """Four of 392-1000^5-392, and a shift and a scale for each pixel."""
     network = 392 * 1000 + 4 * 1000**2 + 1000 * 392 + 5 * 1000 + 392
@@ -158,6 +170,7 @@ def test_the_network_of_burda():
         ("ncsn", None, 232 * 5 - 4),
         ("edm", 55_732_739, 35),
         ("glow", 44_051_244, 1),  # 44.0 M in the paper's code
+        ("d3pm_gaussian", 35_746_307 + 3 * (9 * 128 + 1), 1000),  # DDPM's, and a second number of each channel
     ],
 )
 def test_published_counts(method, parameters, nfe):
@@ -184,7 +197,8 @@ def shortened(file):
     sampler = part(file, "model")["init_args"].get("sampler")
     if sampler is None:
         return []
-    fixed = sampler["class_path"].endswith("DiffusionSampler") if isinstance(sampler, dict) else False
+    kinds = ("DiffusionSampler", "Ancestral")
+    fixed = sampler["class_path"].endswith(kinds) if isinstance(sampler, dict) else False
     return ["--model.init_args.sampler.init_args.steps=3"] if fixed else []
 
 
@@ -208,7 +222,7 @@ def test_every_small_experiment_trains(file, tmp_path, coloured_noise):
     assert main(["fit", "--config", str(file), "--run", str(tmp_path / "run"), *few]) == 0
     assert (tmp_path / "run" / "checkpoints" / "step_00000003.ckpt").exists()
     if yaml.safe_load(file.read_text())["samples"]["every_n_steps"] > 0:
-        assert list((tmp_path / "run" / "samples").glob("*.png"))
+        assert list((tmp_path / "run" / "samples").glob("step_*"))
         with (tmp_path / "run" / "metrics.csv").open() as rows:
             of_vectors = part(file, "data")["class_path"].endswith("TwoMoons")
             name = "val/log_prob_nats" if of_vectors else "val/bits_per_dim"

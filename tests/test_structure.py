@@ -42,6 +42,8 @@ def test_mathematics_needs_no_lightning():
         "diffusion",
         "vae",
         "dae",
+        "flow",
+        "discrete_diffusion",
         "closed_forms",
         "networks",
         "random_source",

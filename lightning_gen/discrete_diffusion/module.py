@@ -35,6 +35,8 @@ from lightning_gen.strata import strata
 class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
     """Diffusion over levels. D3PM, masked diffusion and any-order autoregression are choices of its axes, not classes.
 
+    A conditional model's likelihood without y is that of the null condition.
+
     Args:
         network: makes the network from (shape, out_channels, cond_dim), where shape has the encoding's features in the place
             of the channels: (C F, H, W), or (F, N) of sequences; called as network(x, logsnr, cond).
@@ -103,6 +105,7 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
             name = type(self.process).__name__
             raise UserError(f"the noise of {name} cannot be seen in x_t as masks can: leave out timeless")
         self._check_sampler(self.sampler)
+        self._check_sampler(self.imputer.sampler)
         self.bound.check(self.process)
 
     def _check_sampler(self, sampler: Sampler) -> None:

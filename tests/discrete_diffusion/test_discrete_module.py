@@ -182,6 +182,14 @@ def test_the_chain_is_sampled_whole_unless_it_is_long(made):
     assert torch.equal(module.impute(X, HALF), made().impute(X, HALF, imputer=Infilling(AnyOrder())))
 
 
+def test_one_process_may_be_given_to_two_models():
+    process = Absorbing()
+    first, second = (DiscreteDiffusion(shape, levels, None, Small, process) for shape, levels in (((7,), 4), ((5,), 2)))
+    for module, shape, levels in ((first, (7,), 4), (second, (5,), 2)):
+        module.configure_model()
+        assert module.sample(3).shape == (3, *shape) and module.process.mask == levels
+
+
 def test_films_of_other_noise_have_no_masks(made):
     for kind in ("uniform", "gaussian"):
         film = made(kind).film(6, 5)

@@ -129,21 +129,19 @@ class Process(ExactBuffers, ABC):
 
     def log_posterior(self, x_t: Tensor, x0: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
         """log q(x_s | x_t, x_0), [B, *shape, S]: the way back where w is one-hot."""
-        return self.log_reverse(x_t, self._one_hot(x0, dtype).log(), s, t)
+        return log_normalized(self.log_spread(x0, s, dtype) + self.log_likelihood(x_t, s, t, dtype))
 
     def kl(self, x0: Tensor, x_t: Tensor, log_w: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) of every component, [B, *shape] nats; at s = 0 it is -log p(x_0 | x_t)."""
         return self._kl(x0, log_w, s, self.log_likelihood(x_t, s, t, log_w.dtype))
 
     def _kl(self, x0: Tensor, log_w: Tensor, s: Tensor, log_likelihood: Tensor) -> Tensor:
-        log_q, log_p = (
-            log_normalized(self.log_forward(each, s) + log_likelihood)
-            for each in (self._one_hot(x0, log_w.dtype).log(), log_w)
-        )
-        return mean_log_ratio(log_q, log_p)
+        spread = self.log_spread(x0, s, log_w.dtype), self.log_forward(log_w, s)
+        return mean_log_ratio(*(log_normalized(each + log_likelihood) for each in spread))
 
-    def _one_hot(self, x0: Tensor, dtype: torch.dtype) -> Tensor:
-        return one_hot(x0, self.levels).to(dtype)
+    def log_spread(self, x0: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """log q(x_t | x_0), [B, *shape, S]: `log_forward` where w is one-hot."""
+        return self.log_forward(one_hot(x0, self.levels).to(dtype).log(), t)
 
     def cross_entropy(self, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
         """-log p(x_0 | x_t) of every component, [B, *shape] nats."""
