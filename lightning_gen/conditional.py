@@ -6,8 +6,46 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from lightning_gen.errors import UserError
+from lightning_gen.errors import IncompatibleAxes, UserError
 from lightning_gen.random_source import RandomSource
+
+
+class ClassifierFreeScale:
+    """Part of a classifier-free guidance, which sets `scale`: what it costs, and which models it is for.
+
+    Attributes:
+        scale: 0 is unconditional, 1 conditional.
+    """
+
+    scale: float
+
+    @property
+    def evaluations(self) -> int:
+        """Networks that a guided evaluation asks, at most."""
+        return 1 if self.scale in (0.0, 1.0) else 2
+
+    def check(self, conditional: bool, label_dropout: float) -> None:
+        """Raises IncompatibleAxes where a model, conditional or not, trained with that dropout, cannot be guided so."""
+        if not conditional:
+            raise IncompatibleAxes("classifier-free guidance needs a conditional model: give it a conditioner")
+        if label_dropout == 0.0:
+            raise IncompatibleAxes("classifier-free guidance needs a model trained with label_dropout above 0")
+
+
+def check_label_dropout(share: float) -> None:
+    """Raises UserError for a share of examples whose condition is dropped that is none."""
+    if not 0.0 <= share < 1.0:
+        raise UserError(f"label_dropout lies in [0, 1), got {share}")
+
+
+def condition_or_null(
+    conditioner: nn.Module | None, y: Tensor | None, like: Tensor, drop: Tensor | None = None
+) -> Tensor | None:
+    """A network's `cond` for a batch `like` [B, ...]: of y, rows where `drop`, bool [B], is true replaced by the null
+    condition; the null condition without y; None without a conditioner."""
+    if conditioner is None:
+        return None
+    return conditioner(y, drop) if y is not None else conditioner.null(len(like), like.device)
 
 
 class Conditional:
@@ -45,6 +83,10 @@ class Conditional:
         if y is None:
             raise UserError("this model is conditional: give y")
         return self.conditioner(y)
+
+    def given_or_drawn(self, y: Tensor | None, num: int, rng: RandomSource) -> Tensor | None:
+        """y itself, or where a conditional model is given none `drawn_labels`."""
+        return self.drawn_labels(num, rng) if self.conditional and y is None else y
 
     def drawn_labels(self, num: int, rng: RandomSource) -> Tensor | None:
         """Labels [num] for samples, uniform; None of data without classes."""

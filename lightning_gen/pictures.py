@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.pixels import to_uint8
+from lightning_gen.powers import NOTHING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -97,7 +98,7 @@ def _pixels(x: Tensor, levels: int | None) -> Tensor:
     """
     if x.is_floating_point() or not x.dtype.is_signed:  # a byte of 255 passes for -1
         return to_uint8(x, levels)
-    nothing = x == -1
+    nothing = x == NOTHING
     if not nothing.any():
         return to_uint8(x, levels)
     pixels = to_uint8(x.masked_fill(nothing, 0), levels)

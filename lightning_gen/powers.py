@@ -13,6 +13,9 @@ from torch import Tensor
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource
 
+NOTHING = -1
+"""Stands among integers where nothing is there yet, or where a hole is, in what is shown of them."""
+
 
 class Imputation(ABC):
     """A family that can fill the holes of an instance.
@@ -101,6 +104,17 @@ def spherical(start: Tensor, end: Tensor, num: int) -> Tensor:
     length = lengths[0] * (1 - t) + lengths[1] * t
     circle = length * (weights[0] * first + weights[1] * last)
     return torch.where(near, (1 - t) * start[:, None] + t * end[:, None], circle)
+
+
+def check_frames(frames: int) -> None:
+    """Raises UserError for a film of fewer than two frames."""
+    if frames < 2:
+        raise UserError(f"a film has at least two frames, not {frames}")
+
+
+def frames_of(total: int, frames: int) -> list[int]:
+    """Which of `total` points of a trajectory a film shows, equally many apart, the first and the last among them."""
+    return torch.linspace(0, total - 1, min(frames, total)).round().long().tolist()
 
 
 class Film(ABC):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gen.broadcasting import broadcast
 from lightning_gen.closed_forms import GaussianPosterior, TrainingSetPosterior
+from lightning_gen.conditional import condition_or_null
 from lightning_gen.dae.preconditioning import Preconditioning
 from lightning_gen.networks.layers import own_dtype
 
@@ -38,9 +39,7 @@ class NetworkDenoiser(Denoiser):
 
     def __call__(self, x: Tensor, sigma: Tensor, y: Tensor | None = None, drop: Tensor | None = None) -> Tensor:
         """`drop`, bool [B], replaces those rows' y by the null condition."""
-        cond = None
-        if self.conditioner is not None:
-            cond = self.conditioner(y, drop) if y is not None else self.conditioner.null(len(x), x.device)
+        cond = condition_or_null(self.conditioner, y, x, drop)
         # The state keeps its dtype and log-SNR float32; the network runs in its own.
         sigma = sigma.float().expand(len(x))
         skip, out, into = (broadcast(scale.to(x.dtype), x) for scale in self.preconditioning(sigma))

@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_gen.broadcasting import broadcast
-from lightning_gen.conditional import Conditional
+from lightning_gen.conditional import Conditional, check_label_dropout
 from lightning_gen.dae.denoisers import Denoiser, Informed, NetworkDenoiser
 from lightning_gen.dae.iteration import iterate
 from lightning_gen.dae.noises import FixedNoise, Noise
@@ -75,8 +75,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
 
     def check(self) -> None:
         """Refuses, at construction, what has no meaning."""
-        if not 0.0 <= self.label_dropout < 1.0:
-            raise UserError(f"label_dropout lies in [0, 1), got {self.label_dropout}")
+        check_label_dropout(self.label_dropout)
         self.weighting.check(self.preconditioning)
         self.sampler.check(self.noise)
 
@@ -148,8 +147,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         self, num: int, y: Tensor | None = None, *, sampler: Sampler | None = None, rng: RandomSource | None = None
     ) -> Tensor:
         rng = rng if rng is not None else self.default_rng(num)
-        if self.conditional and y is None:
-            y = self.drawn_labels(num, rng)
+        y = self.given_or_drawn(y, num, rng)
         return self._drawn(self.denoiser, num, y, sampler, rng)
 
     @torch.no_grad()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_gen.broadcasting import broadcast
 from lightning_gen.closed_forms import GaussianPosterior, TrainingSetPosterior
+from lightning_gen.conditional import condition_or_null
 from lightning_gen.diffusion.parameterizations import Parameterization, Prediction
 from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel
 from lightning_gen.diffusion.schedules import NoiseSchedule
@@ -76,9 +77,7 @@ class NetworkDenoiser(Denoiser):
 
         `drop` [B] replaces those rows' y by the null condition.
         """
-        cond = None
-        if self.conditioner is not None:
-            cond = self.conditioner(y, drop) if y is not None else self.conditioner.null(len(x_t), x_t.device)
+        cond = condition_or_null(self.conditioner, y, x_t, drop)
         scale = self.parameterization.input_scale(level)
         scale = scale if scale is not None else self.path.input_scale(level)
         out = asked(self.network, x_t, level, scale, cond)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lightning_gen.diffusion.decoders import Decoder
 from lightning_gen.diffusion.samplers import Visited
-from lightning_gen.errors import NonFiniteSamples, UserError
+from lightning_gen.errors import NonFiniteSamples
+from lightning_gen.powers import check_frames, frames_of
 
 
 def film(visited: Iterable[Visited], frames: int, decoder: Decoder) -> Tensor:
@@ -22,13 +23,11 @@ def film(visited: Iterable[Visited], frames: int, decoder: Decoder) -> Tensor:
         UserError: for fewer than two frames.
         NonFiniteSamples: where the trajectory runs off.
     """
-    if frames < 2:
-        raise UserError(f"a film has at least two frames, not {frames}")
+    check_frames(frames)
     points = list(visited)
     if not all(torch.isfinite(point.x).all() for point in points):
         raise NonFiniteSamples("the trajectory has points that are not finite: no film of it can be shown")
-    chosen = torch.linspace(0, len(points) - 1, min(frames, len(points))).round().long().tolist()
-    states = [_shown(points[i], decoder) for i in chosen[:-1]]
+    states = [_shown(points[i], decoder) for i in frames_of(len(points), frames)[:-1]]
     return torch.stack([*states, decoder.decode(*points[-1])], dim=1)
 
 

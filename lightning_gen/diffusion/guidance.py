@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from lightning_gen.broadcasting import broadcast
+from lightning_gen.conditional import ClassifierFreeScale
 from lightning_gen.diffusion.denoisers import Denoiser
 from lightning_gen.diffusion.parameterizations import Prediction
 from lightning_gen.diffusion.paths import GaussianPath
 from lightning_gen.diffusion.schedules import NoiseSchedule
-from lightning_gen.errors import IncompatibleAxes, UserError
+from lightning_gen.errors import UserError
 
 
 class Process(Protocol):
@@ -70,7 +71,7 @@ class Guided(Denoiser):
         return self.guidance.guide(self.denoiser, x_t, logsnr, y)
 
 
-class ClassifierFree(Guidance):
+class ClassifierFree(ClassifierFreeScale, Guidance):
     """eps = eps(x_t) + scale (eps(x_t | y) - eps(x_t)): scale 0 is unconditional, 1 conditional, more sharpens.
 
     Ho & Salimans 2022, with scale = 1 + w. The network must have been trained with label dropout. Outside of the interval
@@ -95,16 +96,6 @@ class ClassifierFree(Guidance):
         if not 0.0 <= rescale <= 1.0:
             raise UserError(f"guidance's rescale lies in [0, 1], got {rescale}")
         self.scale, self.lowest, self.highest, self.rescale = scale, lowest, highest, rescale
-
-    @property
-    def evaluations(self) -> int:  # type: ignore[override]
-        return 1 if self.scale in (0.0, 1.0) else 2
-
-    def check(self, conditional: bool, label_dropout: float) -> None:
-        if not conditional:
-            raise IncompatibleAxes("classifier-free guidance needs a conditional model: give it a conditioner")
-        if label_dropout == 0.0:
-            raise IncompatibleAxes("classifier-free guidance needs a model trained with label_dropout above 0")
 
     def guide(self, denoiser: Denoiser, x_t: Tensor, logsnr: Tensor, y: Tensor | None) -> Prediction:
         if y is None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_gen.conditional import Conditional
+from lightning_gen.conditional import Conditional, check_label_dropout
 from lightning_gen.diffusion.axes import check_axes
 from lightning_gen.diffusion.bounds import LikelihoodEstimator, VariationalBound, kl_to_prior
 from lightning_gen.diffusion.decoders import LevelDecoder, VectorDecoder
@@ -25,7 +25,7 @@ from lightning_gen.diffusion.schedules import Cosine, GradientScale, NoiseSchedu
 from lightning_gen.diffusion.time_samplers import LowDiscrepancy, TimeSampler
 from lightning_gen.diffusion.variance_models import VarianceModel
 from lightning_gen.diffusion.weightings import Simple, Weighting
-from lightning_gen.errors import NonFiniteSamples, UserError
+from lightning_gen.errors import NonFiniteSamples
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.powers import Film, Imputation
@@ -101,8 +101,7 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
             self.variance,
             self.levels,
         )
-        if not 0.0 <= self.label_dropout < 1.0:
-            raise UserError(f"label_dropout lies in [0, 1), got {self.label_dropout}")
+        check_label_dropout(self.label_dropout)
         self._check_sampler(self.sampler)
         self.bound.check(self.levels is not None, self.knows)
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from lightning_gen.domains import Levels
+
 
 class Encoding(ABC):
     """A new encoding defines its features and `encode`."""
@@ -45,7 +47,7 @@ class Ordinal(Encoding):
         return 1 if states == levels else 2
 
     def encode(self, x_t: Tensor, levels: int, states: int) -> Tensor:
-        value = x_t.float() * (2 / (levels - 1)) - 1
+        value = Levels(levels).encode(x_t)
         if states == levels:
             return value[..., None]
         masked = x_t == levels

@@ -7,8 +7,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from lightning_gen.conditional import ClassifierFreeScale
 from lightning_gen.discrete_diffusion.predictor import Predictor
-from lightning_gen.errors import IncompatibleAxes, UserError
+from lightning_gen.errors import UserError
 
 
 class Guidance(ABC):
@@ -38,7 +39,7 @@ class Guided(Predictor):
         return self.guidance.guide(self.predictor, x_t, logsnr, y)
 
 
-class ClassifierFree(Guidance):
+class ClassifierFree(ClassifierFreeScale, Guidance):
     """log w = log w(x_t) + scale (log w(x_t | y) - log w(x_t)), normalised: 0 is unconditional, 1 conditional, more sharpens.
 
     Ho & Salimans 2022 for what is said of x_0: of a mask, what it is filled with. When it is filled is left as it was, where
@@ -51,16 +52,6 @@ class ClassifierFree(Guidance):
 
     def __init__(self, scale: float = 1.5) -> None:
         self.scale = scale
-
-    @property
-    def evaluations(self) -> int:  # type: ignore[override]
-        return 1 if self.scale in (0.0, 1.0) else 2
-
-    def check(self, conditional: bool, label_dropout: float) -> None:
-        if not conditional:
-            raise IncompatibleAxes("classifier-free guidance needs a conditional model: give it a conditioner")
-        if label_dropout == 0.0:
-            raise IncompatibleAxes("classifier-free guidance needs a model trained with label_dropout above 0")
 
     def guide(self, predictor: Predictor, x_t: Tensor, logsnr: Tensor, y: Tensor | None) -> Tensor:
         if y is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_gen.conditional import Conditional
+from lightning_gen.conditional import Conditional, check_label_dropout
 from lightning_gen.discrete_diffusion.bounds import LikelihoodEstimator, VariationalBound
 from lightning_gen.discrete_diffusion.encodings import Encoding, OneHot
 from lightning_gen.discrete_diffusion.film import film
@@ -99,8 +99,7 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
 
     def check(self) -> None:
         """Refuses, at construction, what has no meaning."""
-        if not 0.0 <= self.label_dropout < 1.0:
-            raise UserError(f"label_dropout lies in [0, 1), got {self.label_dropout}")
+        check_label_dropout(self.label_dropout)
         if self.timeless and not self.process.masked:
             name = type(self.process).__name__
             raise UserError(f"the noise of {name} cannot be seen in x_t as masks can: leave out timeless")
@@ -183,8 +182,7 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         sampler = sampler or self.sampler
         self._check_sampler(sampler)
         rng = rng if rng is not None else self.default_rng(num)
-        if self.conditional and y is None:
-            y = self.drawn_labels(num, rng)
+        y = self.given_or_drawn(y, num, rng)
         yield from sampler.trajectory(self.predictor, self.process, num, self.device, y, rng)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.conditional import condition_or_null
 from lightning_gen.discrete_diffusion.encodings import Encoding
 from lightning_gen.discrete_diffusion.heads import Head
 from lightning_gen.networks.layers import own_dtype
@@ -48,9 +49,7 @@ class NetworkPredictor(Predictor):
 
     def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None, drop: Tensor | None = None) -> Tensor:
         """`drop` [B] replaces those rows' y by the null condition."""
-        cond = None
-        if self.conditioner is not None:
-            cond = self.conditioner(y, drop) if y is not None else self.conditioner.null(len(x_t), x_t.device)
+        cond = condition_or_null(self.conditioner, y, x_t, drop)
         x = self.encoding(x_t, self.levels, self.states)
         x = x.to(own_dtype(self.network, x.dtype))
         logsnr = logsnr.expand(len(x_t))

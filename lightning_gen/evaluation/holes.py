@@ -11,11 +11,8 @@ from torch import Tensor
 
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.progress import Advance
-from lightning_gen.powers import Imputation
+from lightning_gen.powers import NOTHING, Imputation
 from lightning_gen.random_source import IndexedSource, RandomSource, StackedSource
-
-NOTHING = -1
-"""Stands among integers where nothing is there, in what is shown of them."""
 
 
 class Mask(ABC):

@@ -166,8 +166,7 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
         rng: RandomSource | None = None,
     ) -> Tensor:
         rng = rng if rng is not None else self.default_rng(num)
-        if self.conditional and y is None:
-            y = self.drawn_labels(num, rng)
+        y = self.given_or_drawn(y, num, rng)
         with full_float32(self.device):
             return (sampler or self.sampler)(self.model, num, self.condition(y), rng)
 

@@ -125,8 +125,7 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
         rng: RandomSource | None = None,
     ) -> Tensor:
         rng = rng if rng is not None else self.default_rng(num)
-        if self.conditional and y is None:
-            y = self.drawn_labels(num, rng)
+        y = self.given_or_drawn(y, num, rng)
         return (sampler or self.sampler)(self.model, num, self.condition(y), rng)
 
     @torch.no_grad()

@@ -77,9 +77,13 @@ class DiscretizedGaussian(Process):
 
     def log_spread(self, x0: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
         # rows of the table: a product with the one-hot would be a hundred times the work
-        rows = self._table("cumulative", x0.device)[self._index(t)].expand(len(x0), self.levels, self.levels)
-        index = x0.flatten(1)[..., None].expand(-1, -1, self.levels)
-        return rows.gather(1, index).reshape(*x0.shape, self.levels).clamp(min=LEAST).log().to(dtype)
+        return self._log_rows(self._table("cumulative", x0.device)[self._index(t)], x0).to(dtype)
+
+    def _log_rows(self, matrix: Tensor, x: Tensor) -> Tensor:
+        """Logarithms of the rows x of one matrix [L, L], or of each example's [B, L, L]: [B, *shape, L]."""
+        matrix = matrix.expand(len(x), self.levels, self.levels)
+        index = x.flatten(1)[..., None].expand(-1, -1, self.levels)
+        return matrix.gather(1, index).reshape(*x.shape, self.levels).clamp(min=LEAST).log()
 
     def log_likelihood(self, x_t: Tensor, s: Tensor, t: Tensor, dtype: torch.dtype) -> Tensor:
         if s.ndim == 0 and t.ndim == 0:
@@ -131,11 +135,8 @@ class DiscretizedGaussian(Process):
         return (found - x0 * self.levels).clamp(0, self.levels - 1)
 
     def log_x0(self, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
-        matrix = self._table("cumulative", x_t.device)[self._index(t)]
-        matrix = matrix.expand(len(x_t), self.levels, self.levels).transpose(1, 2)
-        index = x_t.flatten(1)[..., None].expand(-1, -1, self.levels)
-        columns = matrix.gather(1, index).reshape(*x_t.shape, self.levels)  # Q_t[:, x_t]
-        return log_normalized(log_w + columns.clamp(min=LEAST).log().to(log_w.dtype))
+        columns = self._table("cumulative", x_t.device)[self._index(t)].mT  # Q_t[:, x_t]
+        return log_normalized(log_w + self._log_rows(columns, x_t).to(log_w.dtype))
 
     def cross_entropy(self, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
         return -self.log_x0(x_t, log_w, t).gather(-1, x0[..., None]).squeeze(-1)
