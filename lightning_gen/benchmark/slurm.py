@@ -16,7 +16,7 @@ from lightning_gen.cluster import slurm
 from lightning_gen.errors import UserError
 from lightning_gen.launch import experiment
 from lightning_gen.launch.resources import Resources
-from lightning_gen.launch.submission import Submission, submit_again
+from lightning_gen.launch.submission import Submission, Unanswered, submit_again
 
 _TEMPLATE = "array"
 
@@ -64,10 +64,18 @@ def submit_grid(
         for each in (array, replace(table, dependency=None)):
             print(each.check() if each is not None else f"all {len(request.jobs)} runs are done already")
         return
+    first = not request.folder.exists()
     with _alone(request):
-        queued.refuse_beside(request.folder)
-        request.begin()
-        _submit(request, array, table)
+        try:
+            queued.refuse_beside(request.folder)
+            request.begin()
+            _submit(request, array, table)
+        except Unanswered:
+            raise
+        except UserError:
+            if first and not queued.jobs(request.folder):
+                shutil.rmtree(request.folder, ignore_errors=True)
+            raise
 
 
 def submissions(

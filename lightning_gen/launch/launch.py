@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
+import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import yaml
 from lightning_gen.errors import UserError
 from lightning_gen.launch import experiment
 from lightning_gen.launch.resources import Resources
-from lightning_gen.launch.submission import Submission
+from lightning_gen.launch.submission import Submission, Unanswered
 from lightning_gen.refusals import broken_files
 from lightning_gen.run_directory import new_run, run_of
 
@@ -65,6 +66,9 @@ def launch(
         check: ask Slurm whether it would take the job, and submit nothing.
     """
     flags = {key: value for key, value in locals().items() if key in Resources.__dataclass_fields__}
+    for path in (target, run or "."):
+        if str(Path(path)).startswith("-"):
+            raise UserError(f"{path!r} would be taken for an option by the job: give the whole path")
     if dry_run and check:
         raise UserError("--dry-run prints the script and --check asks Slurm: give one of them")
     asked = Launch(Path(target), overrides, Resources.read(cluster, flags), run, job_name, dry_run, check)
@@ -118,11 +122,17 @@ def training(asked: Launch) -> Path | None:
         return _asked_about(asked, job(shown))
     if asked.run is not None:
         return _submitted(job(Path(asked.run)), Path(asked.run))
+    first = not Path("runs").exists()
     run = new_run(asked.target.stem)
     try:
         return _submitted(job(run), run)
+    except Unanswered:
+        raise
     except UserError:
-        shutil.rmtree(run)  # of a job that was not to be
+        with suppress(OSError):  # they hold something of another command's
+            run.rmdir()
+            if first:
+                run.parent.rmdir()
         raise
 
 
@@ -177,5 +187,5 @@ def _asked_about(asked: Launch, job: Submission) -> None:
 def _submitted(job: Submission, made: Path) -> Path:
     number = job.submit()
     print(f"job {number}: {job.nodes} x {job.tasks_per_node} tasks, script {job.path}")
-    print(f"watch it with: squeue --jobs {number}; tail -F {job.log}")
+    print(f"watch it with: squeue --jobs {number}; tail -F {shlex.quote(str(job.log))}")
     return made

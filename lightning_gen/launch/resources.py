@@ -90,7 +90,7 @@ class Resources:
             if not re.fullmatch(r"--[a-z][a-z-]*(=\S+)?", option):
                 raise UserError(f"sbatch must hold options such as --exclusive or --reservation=NAME, not {option!r}")
         for name in self.environment:
-            if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
                 raise UserError(f"environment names a variable {name!r}, which is no name of one")
 
     @property

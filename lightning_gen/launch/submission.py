@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,12 @@ PATIENCE_S = 120.0
 """For an answer of Slurm's, whose controller may be busy."""
 
 _BEGIN, _END = "# >>> site", "# <<< site"
+_UNSPEAKABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""Line breaks and other characters that would end a line of the header, or that no UTF-8 text holds."""
+
+
+class Unanswered(UserError):
+    """Slurm gave no answer in time: the job may have been submitted."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,8 @@ class Submission:
         environment: of the job, above the resources' own.
 
     Raises:
-        UserError: a name that Slurm or Lightning takes for something else, or a warning longer than the time limit.
+        UserError: a name that Slurm or Lightning takes for something else, a value that a script cannot hold, or a warning
+            longer than the time limit.
     """
 
     template: str
@@ -59,6 +67,17 @@ class Submission:
         if not re.fullmatch(r"[\w.+-]+", self.job_name):
             raise UserError(f"--job_name must be letters, digits, _ . + and -, not {self.job_name!r}")
         header = self.header()
+        for name, value in header.items():
+            if _UNSPEAKABLE.search(value) or (name == "output" and "\\" in value):
+                what = {"chdir": "current folder", "output": "job's log"}.get(name, f"job's {name}")
+                raise UserError(
+                    f"the {what} would be {value!r}: a line break, another control character or, in the log's path, a "
+                    "backslash means something else to Slurm; choose another name"
+                )
+        values = {**self.resources.variables(), **self.environment}.values()
+        unwritable = next((text for text in (*self.arguments, *values) if re.search(r"[\0\ud800-\udfff]", text)), None)
+        if unwritable is not None:
+            raise UserError(f"{unwritable!r} is no text in UTF-8: a job's script cannot hold it")
         limit = header.get("time")
         if limit and header.get("signal") and seconds(limit) <= lead(header["signal"]):
             raise UserError(
@@ -92,7 +111,7 @@ class Submission:
         own = {
             "job-name": self.job_name,
             "chdir": str(Path.cwd()),
-            "output": str(self.log),
+            "output": str(self.folder).replace("%", "%%") + f"/{self.log.name}",  # Slurm replaces %x, %j and the like
             "array": self.array,
             "dependency": self.dependency,
             **self.resources.options(),
@@ -122,14 +141,23 @@ class Submission:
         return _sbatch(["--test-only"], self.script(), self.resources.options()).stderr.strip()
 
     def submit(self) -> str:
-        """Writes the script, submits it and returns the job's id.
+        """Writes the script, submits it and returns the job's id. A refused job leaves no new folder.
 
         Raises:
             UserError: Slurm refuses the job, or there is no Slurm here.
         """
         _command()
+        new = [place for place in (self.path, self.folder, *self.folder.parents) if not place.exists()]
         write_atomically(self.path, self.script())
-        return _id(_sbatch(["--parsable", str(self.path)], None, self.resources.options()))
+        try:
+            return _id(_sbatch(["--parsable", str(self.path)], None, self.resources.options()))
+        except Unanswered:
+            raise
+        except UserError:
+            with suppress(OSError):  # of a folder that another command has filled meanwhile
+                for place in new:
+                    place.unlink() if place == self.path else place.rmdir()
+            raise
 
     def _site(self) -> list[str]:
         lines = self.resources.site()
@@ -177,7 +205,8 @@ def _options(template: str) -> list[tuple[str, str]]:
         UserError: a line that is not --NAME or --NAME=VALUE.
     """
     found = []
-    for line in re.findall(r"^#SBATCH (.*)", template, re.MULTILINE):
+    header = re.match(r"(?:#.*(?:\n|$)|[ \t]*\n)*", template)[0]  # Slurm reads up to the first command
+    for line in re.findall(r"^#SBATCH (.*)", header, re.MULTILINE):
         words = shlex.split(line, comments=True)
         match = re.fullmatch(r"--([\w-]+)(?:=(.*))?", words[0]) if len(words) == 1 else None
         if match is None:
@@ -189,7 +218,8 @@ def _options(template: str) -> list[tuple[str, str]]:
 
 
 def _directive(name: str, value: str) -> str:
-    quoted = f'"{value}"' if re.search(r"\s", value) else value
+    """A line of the header. A backslash keeps the next character's special meaning from Slurm and from `_options`."""
+    quoted = re.sub(r"[^\w%@+=:,./-]", r"\\\g<0>", value)
     return f"#SBATCH --{name}" + (f"={quoted}" if value else "")
 
 
@@ -227,7 +257,7 @@ def _sbatch(arguments: Sequence[str], script: str | None, options: Iterable[str]
             command, input=script, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=outer
         )
     except subprocess.TimeoutExpired as error:
-        raise UserError(
+        raise Unanswered(
             f"sbatch has not answered for {PATIENCE_S:.0f} s: see whether it did with squeue --me"
         ) from error
     if made.returncode:

@@ -1,5 +1,7 @@
 """The verb: what is launched, what it says, and what it leaves behind when it is refused."""
 
+import itertools
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +27,7 @@ def test_without_slurm_a_dry_run_prints_the_script(project, capsys):
         assert f"set -- {TOY} --trainer.max_steps 30\n" in script
     assert not (project / "runs").exists()
     assert "--dry-run" in said(capsys, TOY, *CPU, status=2)
-    assert not any((project / "runs").iterdir())  # the directory of a job that was not to be
+    assert not (project / "runs").exists()  # nothing is left of a job that was not to be
 
 
 def test_a_training_is_submitted_into_a_directory_of_its_own(sbatch, capsys):
@@ -50,9 +52,104 @@ def test_flags_win_over_the_cluster(sbatch, capsys):
 def test_slurm_is_asked_and_nothing_is_left(sbatch, capsys, monkeypatch, project):
     assert "to start at noon" in said(capsys, TOY, *CPU, "--check")
     monkeypatch.setenv("REFUSES", "no such partition")
-    for flags in (["--check"], []):
+    for flags in (["--check"], [], ["--run", "new/run"]):
         assert "Slurm refuses the job: no such partition" in said(capsys, TOY, *CPU, *flags, status=2)
-    assert not list(project.glob("runs/*"))
+    assert not (project / "runs").exists() and not (project / "new").exists()
+    (project / "old" / "checkpoints").mkdir(parents=True)
+    for target in ([TOY, "--run", "old"], ["old"]):
+        assert "no such partition" in said(capsys, *target, *CPU, status=2)
+    assert [place.name for place in (project / "old").rglob("*")] == ["checkpoints"]
+    assert "no such partition" in said(capsys, "configs/benchmark/digits.yaml", *CPU, "--run", "grid", status=2)
+    assert not (project / "grid").exists()
+
+
+def test_an_answer_that_does_not_come_leaves_the_script(sbatch, capsys, monkeypatch, project):
+    """The job may have been submitted, and enters this directory."""
+    monkeypatch.setattr("lightning_gen.launch.submission.PATIENCE_S", 0.0)
+    assert "has not answered" in said(capsys, TOY, *CPU, status=2)
+    assert list(project.glob("runs/*/slurm/*.sbatch"))
+
+
+HOSTILE = [
+    "$(touch pwned)",
+    "`touch pwned`",
+    "a;touch pwned",
+    "a' ; touch pwned '",
+    'a" ; touch pwned "',
+    "two  words",
+    "100% of %j",
+    "#1",
+    "$HOME",
+    "ä ∂ 漢",
+    "*",
+    'it\'s"both"',
+]
+LOST = ["a\ntouch pwned", "a'\ntouch pwned\n'", "a\\b", "a\rb", "a\u2028b"]
+"""What Slurm cannot be told: a line break ends the header's line, a backslash keeps it from replacing %j."""
+
+
+def as_slurm_reads(script):
+    """{option: value} as sbatch's own parser finds them, backslashes and quotes taken away."""
+    header = itertools.takewhile(lambda line: line[:1] in ("", "#"), script.split("\n"))
+    words = [shlex.split(line.removeprefix("#SBATCH"), comments=True) for line in header if line.startswith("#SBATCH")]
+    assert all(len(each) == 1 for each in words)
+    return {name: value for name, _, value in (each[0].removeprefix("--").partition("=") for each in words)}
+
+
+def started(script, folder, fakes):
+    """The words that a script's srun is given; everything that it does happens in `folder`."""
+    (fakes / "srun").write_text('#!/usr/bin/env bash\nprintf "%s\\0" "$@" >words\n')
+    (fakes / "scontrol").write_text("#!/usr/bin/env bash\necho node\n")
+    for name in ("srun", "scontrol"):
+        (fakes / name).chmod(0o755)
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "it", "SLURM_JOB_NODELIST": "node", "SLURM_CPUS_ON_NODE": "1"}
+    script = "\n".join(line for line in script.split("\n") if not line.startswith("export PATH=")) + "\n"
+    environment = {"PATH": f"{fakes}:/usr/bin:/bin", "HOME": str(folder), **job}
+    made = subprocess.run(
+        ["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert made.returncode == 0, made.stderr
+    return (folder / "words").read_text().split("\0")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_value_is_more_than_a_value_to_the_job(project, capsys, tmp_path_factory, monkeypatch, name):
+    """The run, the current folder and the overrides reach the program as they are, and nothing in them is executed."""
+    here = tmp_path_factory.mktemp("here")
+    folder = here / name
+    folder.mkdir()
+    for link in ("configs", "slurm"):
+        (folder / link).symlink_to(project / link)
+    monkeypatch.chdir(folder)
+    own = ["--trainer.logger", f"{{a: '{name}'}}" if "'" not in name else "x\n#SBATCH --wrap=evil"]
+    script = said(capsys, TOY, *CPU, "--run", f"runs/{name}", "--job_name", "it", "--dry-run", "--", *own)
+    header = as_slurm_reads(script)
+    assert header["chdir"] == str(folder) and "wrap" not in header
+    assert header["output"] == f"runs/{name}/slurm/it.log".replace("%", "%%")  # as Slurm writes %
+    words = started(script, folder, tmp_path_factory.mktemp("fakes"))
+    assert words[words.index("--run") + 1] == f"runs/{name}" and words[-3:-1] == own
+    assert (folder / "runs" / name / "slurm" / "it.log").is_file() and not list(here.rglob("pwned"))
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_slurm_cannot_be_told_is_refused_and_leaves_nothing(sbatch, capsys, project, monkeypatch, name):
+    for args in ([TOY, "--run", name], ["configs/benchmark/digits.yaml", "--run", name]):
+        error = said(capsys, *args, *CPU, status=2)
+        assert "job's log" in error and error.count("\n") == 1
+    assert sbatch.script is None and not (project / name).exists() and not (project / "runs").exists()
+    if "\\" not in name:
+        (project / name).mkdir()
+        for link in ("configs", "slurm"):
+            (project / name / link).symlink_to(project / link)
+        monkeypatch.chdir(project / name)
+        assert "current folder" in said(capsys, TOY, *CPU, status=2)
+        assert sbatch.script is None and not Path("runs").exists()
+
+
+def test_a_path_that_looks_like_an_option_is_refused(sbatch, capsys, project):
+    for run in ("-x", "./--config"):
+        assert "taken for an option" in said(capsys, TOY, *CPU, f"--run={run}", status=2)
+    assert not (project / "-x").exists()
 
 
 def test_a_run_directory_is_evaluated(sbatch, capsys, project):
