@@ -24,7 +24,7 @@ def build(spec: dict[str, Any], base: type, **given: Any) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(base, SPEC)
+    parser.add_subclass_arguments(base, SPEC, fail_untyped=False)  # like the command line: research code
     spec = {"class_path": spec["class_path"], "init_args": {**spec.get("init_args", {}), **given}}
     try:
         return parser.instantiate(parser.parse_object({SPEC: spec}))[SPEC]
