@@ -26,7 +26,7 @@ from lightning_gen.errors import UserError
 from lightning_gen.random_source import RandomSource, derive_seed
 from lightning_gen.specs import describe
 
-FORMAT = 2
+FORMAT = 3
 """Of what is made of a source; to be raised whenever equal settings would give other integers."""
 
 CHUNK = 1024

@@ -12,29 +12,41 @@ from torch import Tensor
 
 from lightning_gen.random_source import RandomSource
 
+GREY_STEP = {"1": 255, "L;2": 85, "L;4": 17}
+"""{raw mode of a grey PNG of fewer than 8 bits: the grey of its integer 1}."""
+
 
 class UnknownRange(ValueError):
-    """Pixels whose black and white no file says."""
+    """Pixels whose black and white, or transparency, cannot be told."""
 
 
 def eight_bits(image: Image.Image, grey: bool) -> Image.Image:
     """An image of mode L or RGB, upright by its EXIF orientation.
 
-    Sixteen bits become round(value / 257), so that black and white stay what they are; what is transparent lies on
-    black.
+    Sixteen bits of grey become round(value / 257), so that black and white stay what they are; of sixteen bits of a
+    colour Pillow keeps the higher eight. What is transparent lies on black.
 
     Raises:
-        UnknownRange: pixels of 32 bits.
+        UnknownRange: pixels of 32 bits; a transparent colour of 16 bits, which cannot be told from its neighbours.
     """
-    if image.mode in ("I", "F"):
+    stored = image.tile[0][3] if getattr(image, "tile", None) else None  # of a PNG: its raw mode
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if image.mode in ("I", "F") and not sixteen:
         raise UnknownRange(f"pixels of 32 bits (mode {image.mode})")
+    if stored == "RGB;16B" and "transparency" in image.info:
+        raise UnknownRange("a transparent colour of 16 bits")
     image.load()
     # damaged metadata of an image that is whole say nothing
     with contextlib.suppress(struct.error, SyntaxError, ValueError, LookupError, TypeError, OSError):
         image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
-    elif "A" in image.getbands() or "transparency" in image.info:
+    clear = image.info.get("transparency")
+    if sixteen:
+        values = np.asarray(image).astype(np.uint32)
+        values[values == (clear if isinstance(clear, int) else 2**16)] = 0
+        image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    elif "A" in image.getbands() or clear is not None:
+        if isinstance(clear, int):  # in a PNG's own bits, which Pillow leaves as they are
+            image.info["transparency"] = min(255, clear * GREY_STEP.get(stored, 1))
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
     return image.convert("L" if grey else "RGB")

@@ -32,6 +32,13 @@ TEXT = {
     "text.ckpt": "not a checkpoint\n",
     "broken_class.py": "import nothing_of_that_name\n",
     "folder/run_id": "abcdefgh\n",
+    # images and texts
+    "held_out/val/cat/0.png": "not an image\n",
+    "held_out/test/cat/1.png": "not an image\n",
+    "torn_image/train/cat/0.png": "not an image\n",
+    "torn_labels/00000/0.png": "not an image\n",
+    "torn_labels/dataset.json": "{",
+    "wide.txt": "\0t\0h\0e\0 \0c\0a\0t",
 }
 """Files that the inputs below name, in the directory of the command."""
 
@@ -137,6 +144,15 @@ BAD = {
     "devices of zero": ([*FIT, "--trainer.devices=0"], "devices='0'"),
     "interval below zero": ([*FIT, "--trainer.val_check_interval=-1"], "val_check_interval"),
     "overfitting below zero": ([*FIT, "--trainer.overfit_batches=-3"], "overfit_batches"),
+    # images and texts
+    "no images": (["pack", "folder"], "folder holds no images"),
+    "images without training": (["pack", "held_out"], "held_out has test/ and no train/"),
+    "an image that is none": (["pack", "torn_image"], "the image train/cat/0.png cannot be read"),
+    "torn labels": (["pack", "torn_labels"], "dataset.json is no label file of StyleGAN or EDM"),
+    "a text in UTF-16": (
+        ["fit", f"--model={MODEL}", "--data=datamodules.Text", "--data.init_args.path=wide.txt", "--run=new"],
+        "wide.txt holds NUL characters, as UTF-16 does: convert it to UTF-8",
+    ),
 }
 
 
@@ -144,7 +160,7 @@ BAD = {
 def here(tmp_path, monkeypatch):
     """A working directory with the files above."""
     for name, text in TEXT.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path

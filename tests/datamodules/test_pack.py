@@ -33,7 +33,7 @@ def run(capsys, *args) -> tuple[int, str, str]:
 def test_the_verb_makes_a_pack_and_names_it_last(images, tmp_path, capsys):
     out = tmp_path / "new" / "packed"
     status, said, complaint = run(capsys, images, "--out", out, "--shard_mb", "0.001")
-    assert (status, complaint) == (0, "")
+    assert (status, complaint) == (0, f"{images}: there is no train/, so its 2 folders are the classes (ant, cat)\n")
     assert said.splitlines()[-1] == str(out) and said.startswith("val: 4 images in 1 shards")
     assert sorted(p.name for p in out.iterdir()) == ["pack.json", "test", "train", "val"]
     assert [p.name for p in out.parent.iterdir()] == ["packed"]
@@ -114,6 +114,10 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(images, tmp_path, capsys, mo
     "harm, said",
     [
         (lambda f: (f / "cat" / "00.png").write_bytes(b"junk"), "cat/00.png cannot be read: remove or replace it."),
+        (
+            lambda f: (f / "cat" / "00.png").unlink() or os.mkfifo(f / "cat" / "00.png"),
+            "cat/00.png is no file but a pipe, socket or device: remove it.",
+        ),
         (lambda f: Image.new("RGB", (7, 6)).save(f / "cat" / "00.png"), "others have 6x6: give --resize."),
     ],
 )

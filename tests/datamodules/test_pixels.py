@@ -1,5 +1,9 @@
 """Greys of images: nothing clipped, nothing upside down, every level used."""
 
+import struct
+import zlib
+from io import BytesIO
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +18,51 @@ def test_sixteen_bits_are_rounded_to_eight():
         found = np.asarray(eight_bits(image, grey=True))
         assert np.array_equal(found, np.rint(values / 257).astype(np.uint8))
         assert np.array_equal(np.asarray(eight_bits(image, grey=False)), np.stack([found] * 3, -1))
+
+
+def png(bits: int, colour: int, row: bytes, clear: tuple[int, ...] = (), orientation: int = 1) -> Image.Image:
+    """A PNG of one row, as its bytes say, with a transparent colour."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    width = len(row) * 8 // (bits * (3 if colour == 2 else 1))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0))
+    mark = chunk(b"tRNS", struct.pack(f">{len(clear)}H", *clear)) if clear else b""
+    mark += chunk(b"eXIf", exif.tobytes()[6:])
+    content = header + mark + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    return Image.open(BytesIO(b"\x89PNG\r\n\x1a\n" + content))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_of_a_grey_png_of_any_depth_one_grey_may_be_transparent(bits, turned):
+    top = 2**bits - 1
+    greys = [(top - k) % 2**bits for k in range(16)]
+    row = sum(grey << bits * (15 - k) for k, grey in enumerate(greys)).to_bytes(2 * bits)
+    for clear in {0, 1, top // 2, top}:
+        image = png(bits, 0, row, (clear,), 3 if turned else 1)
+        found = np.asarray(eight_bits(image, grey=True))[0, :: -1 if turned else 1]
+        assert found.tolist() == [0 if grey == clear else round(grey * 255 / top) for grey in greys]
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_refused():
+    row = np.array([0xFFFF, 0, 0, 0xFF00, 0, 0], ">u2").tobytes()
+    assert np.asarray(eight_bits(png(16, 2, row), grey=False)).tolist() == [[[255, 0, 0]] * 2]
+    with pytest.raises(UnknownRange, match="a transparent colour of 16 bits"):
+        eight_bits(png(16, 2, row, (0xFFFF, 0, 0)), grey=False)
+    eight = bytes([255, 0, 0, 254, 0, 0])
+    assert np.asarray(eight_bits(png(8, 2, eight, (255, 0, 0)), grey=False)).tolist() == [[[0] * 3, [254, 0, 0]]]
+
+
+@pytest.mark.parametrize("top", [255, 65535, 1000])
+def test_a_pgm_of_any_depth_is_read(top):
+    values = np.linspace(0, top, 7).astype("u1" if top < 256 else ">u2")
+    with Image.open(BytesIO(b"P5 7 1 %d\n" % top + values.tobytes())) as image:
+        found = np.asarray(eight_bits(image, grey=True))
+    assert np.abs(found[0] - values.astype(float) * 255 / top).max() < 0.51
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
