@@ -6,10 +6,12 @@ import contextlib
 import http.client
 import io
 import socket
+import struct
 import tarfile
 import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -74,26 +76,47 @@ class DownloadedImages(ImageData):
                 f"there is no {name} in {home.absolute()}, and it cannot be downloaded ({_line(error)}): {mend}."
             ) from error
 
+    def file(self, name: str) -> Path | None:
+        """Where one of the files is; None where it is not."""
+        path = self.folder / self.home / name
+        return path if path.is_file() else None
+
     def _complete(self) -> bool:
-        return all((self.folder / self.home / file).exists() for file in self.files)
+        return all(self.file(name) for name in self.files)
 
     def identity(self) -> Any:
-        stats = {file: (self.folder / self.home / file).stat() for file in self.files}
+        stats = {name: self.file(name).stat() for name in self.files}
         return [self.home, *([file, stat.st_size, stat.st_mtime_ns] for file, stat in stats.items())]
 
+    def arrays(self, part: str) -> tuple[Any, Any]:
+        """(images uint8 [N, H, W] or [N, H, W, C], labels [N]) of a part."""
+        with _quiet_and_impatient():
+            data = self.reader()(str(self.folder), train=part == "train", download=self.download)
+        return data.data, data.targets
+
     def read(self, part: str) -> Images:
+        name, home = type(self).__name__, (self.folder / self.home).absolute()
         try:
-            with _quiet_and_impatient():
-                data = self.reader()(str(self.folder), train=part == "train", download=self.download)
-        except (OSError, RuntimeError, ValueError, TypeError, LookupError, EOFError, AssertionError) as error:
-            home = (self.folder / self.home).absolute()
+            x, y = self.arrays(part)
+        except (OSError, RuntimeError, ValueError, TypeError, LookupError, EOFError, AssertionError, zlib.error,
+                struct.error) as error:  # fmt: skip
             raise UserError(
-                f"the files of {type(self).__name__} in {home} are damaged or incomplete ({_line(error)}): "
+                f"the files of {name} in {home} are damaged or incomplete ({_line(error)}): "
                 "delete that folder, so that they are downloaded again."
             ) from error
-        x = torch.as_tensor(data.data)
-        x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
-        return x, torch.as_tensor(data.targets).long()
+        x, y = torch.as_tensor(x), torch.as_tensor(y).long()
+        if x.ndim > 2:
+            x = x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
+        fault = None
+        if len(x) != len(y):
+            fault = f"{len(x)} images and {len(y)} labels"
+        elif tuple(x.shape[1:]) != self.native_shape:
+            fault = f"images of shape {tuple(x.shape[1:])}, must be {self.native_shape}"
+        elif len(y) and not 0 <= int(y.min()) <= int(y.max()) < self.native_classes:
+            fault = f"labels from {int(y.min())} to {int(y.max())}, must be from 0 to {self.native_classes - 1}"
+        if fault is not None:
+            raise UserError(f"the files in {home} are not those of {name}: its part {part} has {fault}.")
+        return x, y
 
 
 def _line(error: Exception) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import struct
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from datamodules.downloads import DownloadedImages
 
@@ -12,7 +17,7 @@ REAL = Fraction(2, 11)
 
 
 class MNIST(DownloadedImages):
-    """Handwritten digits, uint8 [1, 28, 28]: train 55,000, val 5,000, test 10,000.
+    """Handwritten digits, uint8 [1, 28, 28]: train 55,000, val 5,000, test 10,000. The files may be gzipped.
 
     The training images are two disjoint splits as well. The shipped extractor is fitted on `extractor` (45,000) alone,
     so that `real` (10,000) is as new to it as `test` is: the distance from `real` to `test` is the floor of a table.
@@ -40,6 +45,22 @@ class MNIST(DownloadedImages):
         from torchvision.datasets import MNIST
 
         return MNIST
+
+    def file(self, name: str) -> Path | None:
+        return super().file(name) or super().file(f"{name}.gz")
+
+    def arrays(self, part: str) -> tuple[Any, Any]:
+        return tuple(self._idx(name) for name in self.files if name.startswith("train") == (part == "train"))
+
+    def _idx(self, name: str) -> np.ndarray:
+        """The bytes of an idx file, in the shape that its header says."""
+        file = self.file(name)
+        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        if data[:3] != b"\0\0\x08":
+            raise ValueError(f"{file.name} is no idx file of bytes")
+        start = 4 + 4 * data[3]
+        shape = struct.unpack(f">{data[3]}I", data[4:start])
+        return np.frombuffer(bytearray(data[start:]), np.uint8).reshape(shape)
 
 
 class FashionMNIST(MNIST):

@@ -29,7 +29,7 @@ mouse's tale set as prose."""
 HELD_OUT = 0.05
 """The share of a text that is `val`, and that is `test`: its last two stretches (text8's 90, 5 and 5 million)."""
 
-FORMAT = 1
+FORMAT = 2
 """Of what is kept of a file; to be raised whenever the same file and alphabet would give other integers."""
 
 CHUNK = 2**22
@@ -170,7 +170,8 @@ class Text(DataModule):
     two of them. Every stretch of `train` is an example, wherever it begins; those of `val` and `test` do not overlap.
 
     Args:
-        path: of a UTF-8 file, looked for here, then below `root`; None for the embedded text, see `EMBEDDED`.
+        path: of a UTF-8 file (its byte order mark is dropped), looked for here, then below `root`; None for the embedded
+            text, see `EMBEDDED`.
         length: characters of an example.
         alphabet: what the integers stand for; `LowerCase` by default.
         root: folder of the data; by default the environment variable LIGHTNING_GEN_DATA, else `data`.
@@ -220,11 +221,13 @@ class Text(DataModule):
     def _chunks(self) -> Iterator[np.ndarray]:
         """Its code points, uint32."""
         try:
-            with self.file.open(encoding="utf-8", newline="") as file:
+            with self.file.open(encoding="utf-8-sig", newline="") as file:
                 while characters := file.read(CHUNK):
+                    if "\0" in characters:
+                        raise UserError(f"path {self.path} holds NUL characters, as UTF-16 does: convert it to UTF-8.")
                     yield np.frombuffer(characters.encode("utf-32-le"), "<u4")
         except UnicodeDecodeError as error:
-            raise UserError(f"path {self.path} is not UTF-8 text ({error.reason}): convert it.") from error
+            raise UserError(f"path {self.path} is not UTF-8 text ({error.reason}): convert it to UTF-8.") from error
         except OSError as error:
             raise UserError(f"path {self.path} cannot be read ({error.strerror}).") from error
 

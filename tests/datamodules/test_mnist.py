@@ -1,5 +1,6 @@
 """MNIST and Fashion-MNIST: splits of files in their format, and of the real ones where LIGHTNING_GEN_DATA names them."""
 
+import gzip
 import json
 import os
 from importlib import resources
@@ -10,6 +11,7 @@ import torch
 
 from datamodules.binarization import Dynamic
 from datamodules.mnist import MNIST, FashionMNIST
+from lightning_gen.errors import UserError
 
 PARTS = ("extractor", "real", "val", "test")
 DATA = os.environ.get("LIGHTNING_GEN_DATA", "")
@@ -46,6 +48,41 @@ def test_a_class_filter_takes_from_every_split_what_is_in_it(write_idx):
 def test_subsets_leave_the_floor_and_the_extractors_part_whole(write_idx):
     few = MNIST(root=str(write_idx()), num_train=7, num_val=3, num_test=5)
     assert [len(few.split(name)) for name in (*PARTS, "train")] == [99, 22, 3, 5, 7]
+
+
+def test_files_may_be_gzipped(write_idx):
+    root = write_idx()
+    before = {name: rows(MNIST(root=str(root)).split(name)) for name in PARTS}
+    for file in list((root / "MNIST/raw").iterdir()):
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    data = MNIST(root=str(root), download=False)
+    assert {name: rows(data.split(name)) for name in PARTS} == before
+    packed = root / "MNIST/raw/t10k-labels-idx1-ubyte.gz"
+    packed.write_bytes(packed.read_bytes()[:20])
+    with pytest.raises(UserError, match=r"the files of MNIST in .* are damaged or incomplete \("):
+        MNIST(root=str(root)).split("train")
+
+
+@pytest.mark.parametrize(
+    "kind, change, fault",
+    [
+        ("labels-idx1", lambda x: x[:-2], "132 images and 130 labels"),
+        ("labels-idx1", lambda x: np.append(x, x), "132 images and 264 labels"),
+        ("labels-idx1", lambda x: x + 1, "labels from 1 to 10, must be from 0 to 9"),
+        ("images-idx3", lambda x: x[:, 4:-4, 4:-4], "images of shape (1, 20, 20), must be (1, 28, 28)"),
+        ("images-idx3", lambda x: x[:, 0, 0], "images of shape (), must be (1, 28, 28)"),
+    ],
+)
+def test_files_of_other_images_or_labels_are_refused(write_idx, kind, change, fault):
+    root = write_idx()
+    file = root / "MNIST/raw" / f"train-{kind}-ubyte"
+    array = change(MNIST(root=str(root))._idx(file.name))
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    file.write_bytes(header + array.tobytes())
+    with pytest.raises(UserError) as caught:
+        MNIST(root=str(root)).split("train")
+    assert str(caught.value) == f"the files in {file.parent} are not those of MNIST: its part train has {fault}."
 
 
 def test_fashion_is_not_judged_by_the_classifier_of_digits():

@@ -173,6 +173,9 @@ def test_a_path_is_looked_for_here_then_in_the_data_folder(tmp_path, written, mo
     ("content", "kwargs", "words"),
     [
         (b"caf\xe9 " * 100, {}, "UTF-8"),
+        (("the cat " * 100).encode("utf-16"), {}, "is not UTF-8 text .*: convert it to UTF-8"),
+        (("the cat " * 100).encode("utf-16-le"), {}, "holds NUL characters, as UTF-16 does: convert it to UTF-8"),
+        (("the cat " * 100).encode("utf-16-be"), {"alphabet": Characters()}, "holds NUL characters, as UTF-16 does"),
         ("ab" * 500, {"length": 51}, "make no example of 51"),
         ("", {}, "0 characters"),
         ("abc" * 100, {"alphabet": Characters("ab")}, "'c', which is not in the alphabet"),
@@ -184,6 +187,15 @@ def test_a_text_that_cannot_be_used_is_refused_in_one_sentence(written, content,
     with pytest.raises(UserError, match=words) as refused:
         Text(written(content), **kwargs).split("train")
     assert "\n" not in str(refused.value) and str(refused.value).endswith(".")
+
+
+def test_a_byte_order_mark_is_no_character(written):
+    text = "the cat sat " * 40
+    for alphabet in (LowerCase(), Characters(), Characters(" acehst")):
+        plain = Text(written(text.encode(), "plain.txt"), length=4, alphabet=alphabet)
+        marked = Text(written(text.encode("utf-8-sig"), "marked.txt"), length=4, alphabet=alphabet)
+        assert marked.symbols == plain.symbols and "\ufeff" not in marked.symbols
+        assert whole(marked) == whole(plain) == text
 
 
 def test_a_text_is_encoded_once_and_again_when_file_or_alphabet_changed(written, cache, monkeypatch):
