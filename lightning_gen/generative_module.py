@@ -18,7 +18,7 @@ from lightning_gen.domains import domain_of
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.loggers import is_logged
-from lightning_gen.means import MeanOverExamples
+from lightning_gen.means import MeanOverExamples, batch_mean
 from lightning_gen.random_source import (
     GeneratorSource,
     IndexedSource,
@@ -104,7 +104,7 @@ class GenerativeModule(LightningModule, ABC):
 
     @abstractmethod
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """`loss` and its named parts, scalars, for data in their own domain. Draws from `self.draws(x)`."""
+        """`loss` and its named parts, each [B], or a mean over the batch, []. All its randomness is `self.draws(x)`."""
 
     @abstractmethod
     def sample(
@@ -291,7 +291,7 @@ class GenerativeModule(LightningModule, ABC):
             rows, total = torch.arange(len(batch.x), device=batch.x.device), len(batch.x)
         shared = GeneratorSource(derive_seed(self.seed, "shared", trainer.global_step), batch.x.device)
         with self.drawing(LossDraws(rows, total, shared, own)):
-            parts = self.training_loss(batch.x, batch.y)
+            parts = {name: batch_mean(part) for name, part in self.training_loss(batch.x, batch.y).items()}
         self.losses.add(trainer.global_step + 1, parts["loss"])
         if self._logs_now():
             share = 1 / trainer.accumulate_grad_batches
@@ -317,8 +317,7 @@ class GenerativeModule(LightningModule, ABC):
         # The loss's times are stratified over the whole split, as if it were one batch, whatever the batch size.
         total, shared = len(self.trainer.datamodule.split(stage)), GeneratorSource(self.eval_seed, batch.x.device)
         with self.drawing(LossDraws(batch.index, total, shared, own.fork("loss"))):
-            parts = self.training_loss(batch.x, batch.y)
-        measured = {name: value.expand(len(batch.x)) for name, value in parts.items()}
+            measured = self.training_loss(batch.x, batch.y)
         if self.eval_draws:
             with suppress(NoLikelihood):
                 how = {"estimator": self.eval_estimator, "draws": self.eval_draws, "rng": own.fork("likelihood")}
@@ -329,7 +328,7 @@ class GenerativeModule(LightningModule, ABC):
                 if self.levels is not None:
                     measured["bits_per_dim"] = likelihood.bits_per_dim()
         for name, value in measured.items():
-            self._means.add(name, value)
+            self._means.add(name, value, len(batch.x))
 
     def _report(self, stage: str) -> None:
         """Means over the examples of all ranks, to the loggers at this step and to `measured`."""

@@ -9,6 +9,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def batch_mean(values: Tensor) -> Tensor:
+    """Mean of one part of a loss, [B], over its batch; a scalar is such a mean already."""
+    return values.mean() if values.ndim else values
+
+
 class MeanOverExamples:
     """Sums n, sum v and sum v^2 in float64, and over the ranks at the end; a rank may have seen nothing.
 
@@ -18,10 +23,17 @@ class MeanOverExamples:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
-    def add(self, name: str, values: Tensor) -> None:
-        """One value per example, [B]. Nothing is read from the device."""
+    def add(self, name: str, values: Tensor, num: int = 1) -> None:
+        """Adds one value per example, [B], or the mean of `num` examples, [], which leaves the standard error open: NaN.
+
+        Reads nothing from the device.
+        """
         values = values.detach().double()
-        sums = torch.stack([values.new_tensor(float(len(values))), values.sum(), values.square().sum()])
+        if values.ndim:
+            num, total, squares = len(values), values.sum(), values.square().sum()
+        else:
+            total, squares = num * values, values.new_tensor(math.nan)
+        sums = torch.stack([values.new_tensor(float(num)), total, squares])
         self._sums[name] = self._sums[name] + sums if name in self._sums else sums
 
     def compute(self) -> dict[str, tuple[float, float]]:
@@ -37,7 +49,7 @@ class MeanOverExamples:
 
 def _mean_and_error(count: float, total: float, squares: float) -> tuple[float, float]:
     mean = total / count
-    if count < 2:
+    if count < 2 or math.isnan(squares):
         return mean, math.nan
     variance = max(0.0, squares - count * mean**2) / (count - 1)
     return mean, math.sqrt(variance / count)

@@ -91,7 +91,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         return NetworkDenoiser(self.network, self.preconditioning, self.conditioner)
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """`loss`, the weighted squared error of the clean data per dimension, and `mse`, without the weights."""
+        """`loss`, the weighted squared error of each clean example per dimension, and `mse`, without the weights."""
         draws = self.draws(x)
         x0 = self.domain.encode(x)
         # Levels are stratified over the global batch, of which each rank takes its own part.
@@ -99,7 +99,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         sigma = self.noise.quantile(u)
         noisy = x0 + broadcast(sigma.to(x0.dtype), x0) * draws.own.normal(x0.shape)
         error = (self.reconstruct(noisy, sigma, y) - x0).square().flatten(1).mean(1)
-        return {"loss": (self.weighting(sigma) * error).mean(), "mse": error.mean()}
+        return {"loss": self.weighting(sigma) * error, "mse": error}
 
     def reconstruct(self, noisy: Tensor, sigma: Tensor, y: Tensor | None) -> Tensor:
         """What the loss compares with the clean data: the denoiser, some of whose conditions are dropped."""

@@ -76,7 +76,7 @@ class NoisyClassifier(GenerativeModule):
         return -cross_entropy(self.logits(x_t, level), y, reduction="none")
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """Cross-entropy in nats, and the share that is right: means over data and uniform times."""
+        """Cross-entropy in nats and whether the guess is right, of each example, weighted as uniform times would be."""
         if y is None or y.is_floating_point():
             raise UserError("NoisyClassifier learns from class labels, and this data set gives none")
         draws = self.draws(x)
@@ -88,7 +88,7 @@ class NoisyClassifier(GenerativeModule):
         losses = cross_entropy(logits, y, reduction="none") / density
         if self.training:
             self.time_sampler.observe(level, losses.detach(), draws.total)
-        return {"loss": losses.mean(), "accuracy": ((logits.argmax(1) == y) / density).mean()}
+        return {"loss": losses, "accuracy": (logits.argmax(1) == y) / density}
 
     def sample(
         self, num: int, y: Tensor | None = None, *, sampler: Any | None = None, rng: RandomSource | None = None

@@ -130,7 +130,7 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
         return NetworkDenoiser(self.network, *axes, self.conditioner, self.variance)
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """The weighted squared error per dimension, in the output's space: no 2x2 inverse in the training step.
+        """The weighted squared error of each example per dimension, in the output's space: without a 2x2 inverse.
 
         1/2 w (-dlogsnr/dt) / p(t) |eps - eps_hat|^2 = the same / gain^2 |target - output|^2, gain = d output / d eps.
         `loss` is what is minimised; beside it, where the model learns more than its mean, the parts it adds up.
@@ -151,11 +151,11 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
         losses = 0.5 * density / gain * error
         # A schedule's shape does not change the loss but its variance: that is minimised.
         scale.factor = 2 * losses.detach()
-        parts = {"diffusion": self.weighting.objective(losses, level).mean()}
+        parts = {"diffusion": self.weighting.objective(losses, level)}
         if rest is not None:
             prediction = self.denoiser.prediction(out.detach(), rest, x_t, level)
             doubts = self.variance.loss(x0, prediction, level) / self.time_sampler.density(level)
-            parts["variance"], losses = doubts.mean(), losses + doubts
+            parts["variance"], losses = doubts, losses + doubts
         if self.schedule.learned:
             parts |= self._losses_at_the_ends(x, x0, draws)
         if self.training:
@@ -173,7 +173,7 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
             "prior": kl_to_prior(x0, last, self.path.prior_std(last)),
             "reconstruction": -self.decoder.log_prob(x, z_0, first),
         }
-        return {name: (value / x0[0].numel()).mean().float() for name, value in nats.items()}
+        return {name: (value / x0[0].numel()).float() for name, value in nats.items()}
 
     @torch.no_grad()
     def log_likelihood(

@@ -131,7 +131,7 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         return NetworkPredictor(self.network, self.encoding, self.head, *states, self.conditioner, self.timeless)
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """Nats per dimension."""
+        """Nats of each example, per dimension."""
         draws, x0 = self.draws(x), x.long()
         # All times of the global batch are drawn at once and each rank takes its own: strata do not depend on ranks.
         t = self.process.times(strata(draws.total, draws.shared)[draws.rows])

@@ -15,7 +15,7 @@ class Objective(ABC):
 
     @abstractmethod
     def __call__(self, process: Process, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> dict[str, Tensor]:
-        """Named parts of the loss, scalars that add up to it, in nats per dimension, of a batch at times t [B]."""
+        """Named parts of the loss, [B] each, that add up to it: nats of each example per dimension, at times t [B]."""
 
 
 class Bound(Objective):
@@ -32,9 +32,9 @@ class Bound(Objective):
         self.weight = cross_entropy
 
     def __call__(self, process: Process, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> dict[str, Tensor]:
-        parts = {"bound": process.nats(x0, x_t, log_w, t).mean()}
+        parts = {"bound": process.nats(x0, x_t, log_w, t).flatten(1).mean(1)}
         if self.weight:
-            parts["cross_entropy"] = self.weight * process.cross_entropy(x0, x_t, log_w, t).mean()
+            parts["cross_entropy"] = self.weight * process.cross_entropy(x0, x_t, log_w, t).flatten(1).mean(1)
         return parts
 
 
@@ -44,4 +44,4 @@ class CrossEntropy(Objective):
     """
 
     def __call__(self, process: Process, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> dict[str, Tensor]:
-        return {"cross_entropy": process.cross_entropy(x0, x_t, log_w, t).mean()}
+        return {"cross_entropy": process.cross_entropy(x0, x_t, log_w, t).flatten(1).mean(1)}

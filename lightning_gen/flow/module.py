@@ -114,10 +114,10 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
             self.model.initialize(x, self.condition(y), rng)
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """Nats per example; the parts are minus the likelihood's terms."""
+        """Nats of each example; the parts are minus the likelihood's terms."""
         self.watch.forget()
         terms = self.model.terms(x, self.condition(y), self.draws(x).own)
-        parts = {name: -term.mean() for name, term in terms.items()}
+        parts = {name: -term for name, term in terms.items()}
         if self.training and self._trainer is not None:
             self.watch.keep(self._trainer.global_step + 1)
         return {"loss": sum(parts.values()), **parts}

@@ -92,7 +92,7 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
         self.make(self.build_conditioner())
 
     def training_loss(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
-        """Nats per example."""
+        """Nats of each example."""
         parts, passed = self.objective(self.model, x, self.condition(y), self.draws(x).own, self._step())
         if self.training:
             with torch.no_grad():

@@ -24,7 +24,7 @@ class Objective(ABC):
     def __call__(
         self, model: LatentModel, x: Tensor, cond: Tensor | None, rng: RandomSource, step: int | None
     ) -> tuple[dict[str, Tensor], Pass]:
-        """`loss`, and the `distortion` -log p(x | z) and `rate` (of each layer, where there are several) it is made of.
+        """`loss`, the `distortion` -log p(x | z) and the `rate` (of each layer, where there are several), [B] nats each.
 
         Args:
             step: optimizer steps made, by which knobs warm up; None where they have.
@@ -38,8 +38,8 @@ class ELBO(Objective):
         beta: weight of the rate.
         warmup_steps: optimizer steps in which beta rises from 0 to its value, linearly (Sonderby et al. 2016).
         free_bits: nats of every layer's mean rate over the batch that cost nothing; with `per_dimension` of every
-            dimension's (Kingma et al. 2016, eq. 15). In training the mean is over all ranks (of a micro-batch, where there are
-            several).
+            dimension's (Kingma et al. 2016, eq. 15). The mean is over all ranks (of a micro-batch, where there are several).
+            Without gradients, as in validation, the loss has the plain rate: it must not depend on the batch.
         per_dimension: see free_bits.
         samples: of the posterior for each example.
         sampled: take the rate at the samples, in the place of its closed form.
@@ -81,18 +81,17 @@ class ELBO(Objective):
         passed = model.weigh(
             x, model.infer(x, cond), cond, self.samples, rng.samples(self.samples), sampled=self.sampled
         )
-        distortion = -passed.reconstruction.mean()
-        rates = [layer.mean((0, 1)) for layer in passed.kl]  # [n] each
+        distortion = -passed.reconstruction.mean(0)
+        rates = [layer.mean(0) for layer in passed.kl]  # [B, n] each
         loss = distortion + self.beta_at(step) * self._cost(rates)
-        return {"loss": loss, "distortion": distortion, **_named([rate.sum() for rate in rates])}, passed
+        return {"loss": loss, "distortion": distortion, **_named([rate.sum(1) for rate in rates])}, passed
 
     def _cost(self, rates: list[Tensor]) -> Tensor:
-        costs = torch.cat(rates) if self.per_dimension else torch.stack([rate.sum() for rate in rates])
-        if not self.free_bits:
-            return costs.sum()
-        # What is free is told by the whole batch. Shards of a validation differ in length: nothing is added up there.
-        whole = mean_over_ranks(costs.detach()) if torch.is_grad_enabled() else costs
-        return torch.where(whole > self.free_bits, costs, self.free_bits).sum()
+        costs = torch.cat(rates, 1) if self.per_dimension else torch.stack([rate.sum(1) for rate in rates], 1)
+        if not self.free_bits or not torch.is_grad_enabled():
+            return costs.sum(1)
+        whole = mean_over_ranks(costs.detach().mean(0))  # the whole batch decides what is free
+        return torch.where(whole > self.free_bits, costs, self.free_bits).sum(1)
 
 
 class IWAE(Objective):
@@ -130,8 +129,8 @@ class IWAE(Objective):
                 passed.z[0].register_hook(lambda gradient: share[..., None] * gradient)
             surrogate = (share * log_weight).sum(0)
             bound = bound.detach() + surrogate - surrogate.detach()
-        rates = [layer.detach().mean() for layer in passed.layers()]
-        return {"loss": -bound.mean(), "distortion": -passed.reconstruction.detach().mean(), **_named(rates)}, passed
+        rates = [layer.detach().mean(0) for layer in passed.layers()]
+        return {"loss": -bound, "distortion": -passed.reconstruction.detach().mean(0), **_named(rates)}, passed
 
 
 def _named(rates: list[Tensor]) -> dict[str, Tensor]:

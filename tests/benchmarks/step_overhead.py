@@ -72,7 +72,7 @@ class BareLoop(Callback):
         for _ in range(self.steps):
             batch = next(self.batches)
             self.optimizer.zero_grad(set_to_none=True)
-            self.module.training_loss(batch.x)["loss"].backward()
+            self.module.training_loss(batch.x)["loss"].mean().backward()
             nn.utils.clip_grad_norm_(self.parameters, self.clip, foreach=True)
             self.optimizer.step()
             torch._foreach_lerp_(self.average, [p.detach() for p in self.parameters], 0.001)

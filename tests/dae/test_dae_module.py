@@ -44,7 +44,7 @@ def trained(module, x, steps, lr, y=None, decay=True):
     module.train()
     for _ in range(steps):
         with module.drawing(LossDraws(rows, len(x), source, source)):
-            loss = module.training_loss(x, y)["loss"]
+            loss = module.training_loss(x, y)["loss"].mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -122,8 +122,8 @@ def test_the_loss_is_the_weighted_error_of_the_clean_data():
     x = torch.randn(64, 3)
     sigma = 0.5
     parts = made(network=Mean, noise=FixedNoise(sigma), weighting=InverseVariance()).training_loss(x)
-    torch.testing.assert_close(parts["mse"], x.square().mean())
-    torch.testing.assert_close(parts["loss"], x.square().mean() / sigma**2)
+    torch.testing.assert_close(parts["mse"], x.square().mean(1))
+    torch.testing.assert_close(parts["loss"], x.square().mean(1) / sigma**2)
 
 
 def test_levels_are_stratified_over_the_global_batch():
@@ -210,7 +210,7 @@ def test_it_has_no_likelihood_but_its_powers():
     assert isinstance(module, Denoising) and isinstance(module, Imputation)
     with pytest.raises(NoLikelihood):
         module.log_likelihood(torch.zeros(2, 3))
-    assert module.training_loss(torch.zeros(2, 3))["loss"].shape == ()
+    assert module.training_loss(torch.zeros(2, 3))["loss"].mean().shape == ()
 
 
 def test_what_diverges_is_named():

@@ -130,7 +130,7 @@ def test_elbo_loss_is_the_bound(schedule, path, target):
     x = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).repeat(4096, 1)
     rng = GeneratorSource(1)
     with model.drawing(LossDraws(torch.arange(len(x)), len(x), rng, rng)), torch.no_grad():
-        loss = model.training_loss(x)["loss"].item() * 3
+        loss = model.training_loss(x)["loss"].mean().item() * 3
     bound = -model.log_likelihood(x, draws=1, rng=GeneratorSource(2)).terms["diffusion"].mean().item()
     assert loss == pytest.approx(bound, rel=0.06)
 
@@ -149,7 +149,7 @@ def test_every_combination_trains(path, target):
             under = getattr(weighting, "under", None)
             model = module(lambda *a: network, time_sampler=under or TIMES[times % len(TIMES)], **axes)
             network.zero_grad()
-            loss = model.training_loss(x)["loss"]
+            loss = model.training_loss(x)["loss"].mean()
             loss.backward()
             assert loss.isfinite(), axes
             assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters()), axes
@@ -160,7 +160,7 @@ def gradients(model, x, seed=0):
     model.zero_grad()
     rng = GeneratorSource(seed)
     with model.drawing(LossDraws(torch.arange(len(x)), len(x), rng, rng)):
-        parts = model.training_loss(x)
+        parts = {name: part.mean() for name, part in model.training_loss(x).items()}
     parts["loss"].backward()
     return parts, {name: p.grad for name, p in model.named_parameters()}
 
@@ -281,7 +281,7 @@ def test_what_training_keeps_stays_exact_in_any_precision(dtype):
     """bfloat16 would stop counting at 256."""
     model = module(time_sampler=LossSecondMoment(parts=4), variance=TrackedVariance(bins=4)).to(dtype)
     model.train()
-    loss = model.training_loss(torch.randn(600, 3, generator=torch.Generator().manual_seed(0)))["loss"]
+    loss = model.training_loss(torch.randn(600, 3, generator=torch.Generator().manual_seed(0)))["loss"].mean()
     assert loss.isfinite() and model.variance.seen.sum() == 600
     buffers = (model.variance.noise_mse, model.time_sampler.moment)
     assert all(buffer.dtype == torch.float32 for buffer in buffers)
@@ -338,7 +338,7 @@ def test_simple_noise_loss_is_half_the_mean_square():
     model = module(parameterization=NoisePrediction(), weighting=Simple("noise"), time_sampler=Uniform())
     eps = GeneratorSource(5).normal((1000, 3))
     with model.drawing(LossDraws(torch.arange(1000), 1000, GeneratorSource(6), GeneratorSource(5))):
-        loss = model.training_loss(torch.zeros(1000, 3))["loss"]
+        loss = model.training_loss(torch.zeros(1000, 3))["loss"].mean()
     torch.testing.assert_close(loss.detach(), 0.5 * (eps - 0.1).square().mean())
 
 
@@ -350,7 +350,7 @@ def test_loss_of_a_batch_is_the_mean_over_its_parts():
     def loss(rows):
         own = IndexedSource(0, rows)
         with model.drawing(LossDraws(torch.as_tensor(rows), 64, GeneratorSource(1), own)), torch.no_grad():
-            return model.training_loss(x[rows])["loss"].item()
+            return model.training_loss(x[rows])["loss"].mean().item()
 
     parts = [loss(list(range(i, i + 16))) for i in range(0, 64, 16)]
     assert sum(parts) / 4 == pytest.approx(loss(list(range(64))), rel=1e-5)

@@ -97,7 +97,7 @@ def whole(num=12, seed=0):
 
 def loss(module, x=X, y=None, draws=None):
     with module.drawing(draws or whole(len(x))):
-        return module.training_loss(x, y)
+        return {name: part.mean() for name, part in module.training_loss(x, y).items()}
 
 
 # ---- likelihoods and samples --------------------------------------------------------------------------------------------

@@ -319,7 +319,7 @@ PROCESSES = [
 def loss(module, x):
     own = IndexedSource(0, range(len(x)))
     with module.drawing(LossDraws(torch.arange(len(x)), len(x), GeneratorSource(0), own)):
-        return module.training_loss(x)["loss"]
+        return module.training_loss(x)["loss"].mean()
 
 
 @pytest.mark.parametrize("given", PROCESSES, ids=["absorbing", "uniform", "gaussian"])
@@ -400,7 +400,7 @@ def test_a_trained_model_comes_near_the_entropy(process):
     for _ in range(150):
         optimizer.zero_grad()
         x = p.multinomial(256, replacement=True)[:, None].expand(256, 4)
-        module.training_loss(x.to(torch.uint8))["loss"].backward()
+        module.training_loss(x.to(torch.uint8))["loss"].mean().backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
     module.eval()

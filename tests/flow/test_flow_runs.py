@@ -197,7 +197,7 @@ def trained_on_moons(steps: int) -> tuple[NormalizingFlow, TwoMoons]:
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, steps)
     for _ in range(steps):
         optimizer.zero_grad()
-        module.training_loss(x[torch.randint(len(x), (256,))])["loss"].backward()
+        module.training_loss(x[torch.randint(len(x), (256,))])["loss"].mean().backward()
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
         optimizer.step()
         schedule.step()

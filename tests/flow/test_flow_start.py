@@ -83,7 +83,7 @@ def test_nothing_but_initialize_sets_actnorms(made, equal, mode):
         if initialized:
             module.initialize(X)
         before = copy.deepcopy(module.state_dict())
-        module.training_loss(X)["loss"].backward()
+        module.training_loss(X)["loss"].mean().backward()
         module.log_likelihood(X, draws=2)
         module.sample(3)
         module.interpolate(X[:2], X[2:4], 3)

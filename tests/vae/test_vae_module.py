@@ -122,7 +122,7 @@ def test_pseudo_inputs_are_initialized_and_trained():
     module = made(prior=VampPrior(4))
     module.initialize(X)
     assert (module.prior.inputs - X[:4]).abs().max() < 0.2
-    module.training_loss(X)["loss"].backward()
+    module.training_loss(X)["loss"].mean().backward()
     assert module.prior.inputs.grad.abs().sum() > 0
 
 
@@ -191,7 +191,7 @@ def test_imputation_keeps_what_is_known_and_does_not_see_the_rest():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_weights_of_any_precision(dtype):
     module = made(objective=IWAE(3)).to(dtype)
-    module.training_loss(X)["loss"].backward()
+    module.training_loss(X)["loss"].mean().backward()
     assert all(p.grad is not None and p.grad.dtype == dtype for p in module.parameters())
     assert torch.isfinite(module.log_likelihood(X, estimator=ImportanceWeightedBound(10)).log_prob).all()
 
@@ -207,7 +207,7 @@ def trained(
     for _ in range(steps):
         rows = torch.randint(len(x), (batch,))
         optimizer.zero_grad()
-        module.training_loss(x[rows], None if y is None else y[rows])["loss"].backward()
+        module.training_loss(x[rows], None if y is None else y[rows])["loss"].mean().backward()
         optimizer.step()
         schedule.step()
     return module.eval()
