@@ -167,11 +167,10 @@ class _Writer:
         with _writing(self.folder):
             cache.done()
             cache.merge()
-            chunks = json.loads((self.folder / "index.json").read_text())["chunks"]
-            files = [(chunk["filename"], chunk["chunk_size"]) for chunk in chunks]
-            return PackedSplit(
-                [Shard(name, size, (self.folder / name).stat().st_size) for name, size in files], digest.hexdigest()
-            )
+            index = json.loads((file := self.folder / "index.json").read_text())
+            file.write_text(json.dumps({**index, "updated_at": "0"}))  # no time: equal images make equal packs
+            shards = [Shard.of(self.folder / chunk["filename"], chunk["chunk_size"]) for chunk in index["chunks"]]
+            return PackedSplit(shards, Shard.of(file, 0), digest.hexdigest())
 
 
 def _done(folder: Path, settings: dict[str, Any], codec: str) -> bool:

@@ -98,6 +98,7 @@ class StreamedExamples(Split):
         if self._open is None or self._open[0] != os.getpid():  # what a forked process inherits is the other's
             from litdata import StreamingDataset
 
+            self.place.provide(self.name, self.place.manifest.splits[self.name].index)
             # one item at a time, since neighbours are not read together; a window of shards stays mapped
             reader = StreamingDataset(
                 str(self.place.folder / self.name), batch_decode=0, max_pre_download=max(4, self.window)

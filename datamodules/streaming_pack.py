@@ -12,17 +12,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from io import BytesIO
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
 
 from datamodules.pixels import to_array
+from lightning_gen.array_cache import checksum
 from lightning_gen.errors import UserError
+from lightning_gen.run_directory import sealed, unsealed
 
 MANIFEST = "pack.json"
 
-FORMAT = 1
+FORMAT = 2
 """Of a pack; to be raised whenever older code would misread it."""
 
 
@@ -79,18 +82,37 @@ CODECS: dict[str, Codec] = {"raw": Raw(), "png": Png()}
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of a split's folder, the examples in it, and its size in bytes."""
+    """A file of a split's folder, the examples in it, its size in bytes and its CRC-32, which each process checks once."""
 
     file: str
     examples: int
     bytes: int
+    crc: int
+
+    @classmethod
+    def of(cls, file: Path, examples: int) -> Self:
+        """A file that has been written."""
+        return cls(file.name, examples, file.stat().st_size, checksum(file))
+
+    def harm(self, folder: Path) -> str | None:
+        """What is wrong with the file in a folder, as the end of a sentence; None where it is what was packed."""
+        try:
+            size = (folder / self.file).stat().st_size
+        except FileNotFoundError:
+            return "is missing"
+        if size != self.bytes:
+            return f"has {size} bytes, not {self.bytes}"
+        return None if checksum(folder / self.file) == self.crc else "is damaged"
 
 
 @dataclass(frozen=True)
 class PackedSplit:
-    """The shards of a split in their order, and what `Examples.fingerprint` says of the same images in memory."""
+    """The shards of a split in their order, litdata's index of them, a file like theirs without examples, and what
+    `Examples.fingerprint` says of the same images in memory.
+    """
 
     shards: list[Shard]
+    index: Shard
     fingerprint: str
 
 
@@ -112,7 +134,7 @@ class Manifest:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n"
+        return json.dumps(sealed({"format": FORMAT, **asdict(self)}), indent=1) + "\n"
 
     def digest(self) -> str:
         """20 hexadecimal digits that tell these files from those of any other pack."""
@@ -129,11 +151,14 @@ class Manifest:
         """
         try:
             said = json.loads(text)
-            version = said.pop("format")
+            version = said["format"]
             if version == FORMAT:
+                said = unsealed(said)
+                del said["format"]
                 said["shape"] = tuple(said["shape"])
                 for name, split in said["splits"].items():
-                    said["splits"][name] = PackedSplit([Shard(**s) for s in split["shards"]], split["fingerprint"])
+                    shards = [Shard(**shard) for shard in split["shards"]]
+                    said["splits"][name] = PackedSplit(shards, Shard(**split["index"]), split["fingerprint"])
                 return cls(**said)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{what} is damaged: make the pack again with `lightning-gen pack`.") from error

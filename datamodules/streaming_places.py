@@ -32,7 +32,7 @@ class Place(ABC):
 
     @abstractmethod
     def provide(self, split: str, shard: Shard) -> None:
-        """Sees to it that the file of a shard is there, whole."""
+        """Sees to it that the file of a shard, or of the index of them, is there, and is what was packed."""
 
     @abstractmethod
     def announce(self, split: str, shards: Sequence[Shard]) -> None:
@@ -56,11 +56,10 @@ class Here(Place):
         self.manifest = Manifest.read(file.read_text(), str(file))
 
     def provide(self, split: str, shard: Shard) -> None:
-        file = self.folder / split / shard.file
-        size = _size(file)
-        if size != shard.bytes:
-            found = "is missing" if size is None else f"has {size} bytes, not {shard.bytes}"
-            raise UserError(f"{file} {found}: copy the pack again, or make it again with `lightning-gen pack`.")
+        if (harm := shard.harm(self.folder / split)) is not None:
+            raise UserError(
+                f"{self.folder / split / shard.file} {harm}: copy the pack again, or make it again with `lightning-gen pack`."
+            )
 
     def announce(self, split: str, shards: Sequence[Shard]) -> None:
         """They are here."""
@@ -85,22 +84,20 @@ class Remote(Place):
         self.folder = cache_folder() / f"pack-{self.manifest.digest()}"
         for split in self.manifest.splits:
             (self.folder / split).mkdir(parents=True, exist_ok=True)
-            self._fetch(f"{split}/index.json", self.folder / split / "index.json")
 
     def provide(self, split: str, shard: Shard) -> None:
-        name, file = f"{split}/{shard.file}", self.folder / split / shard.file
-        self._fetch(name, file)
-        if _size(file) == shard.bytes:
+        name, folder = f"{split}/{shard.file}", self.folder / split
+        self._fetch(name, folder / shard.file)
+        if shard.harm(folder) is None:
             return
         with alone(self.folder / f".{split}.lock"):
-            if _size(file) != shard.bytes:  # still: no other process has mended it
-                file.unlink(missing_ok=True)
-                self._fetch(name, file)
-            if (size := _size(file)) != shard.bytes:
-                file.unlink(missing_ok=True)
+            if shard.harm(folder) is not None:  # still: no other process has mended it
+                (folder / shard.file).unlink(missing_ok=True)
+                self._fetch(name, folder / shard.file)
+            if (harm := shard.harm(folder)) is not None:
+                (folder / shard.file).unlink(missing_ok=True)
                 raise UserError(
-                    f"{self.url}/{name} has {size} bytes, not {shard.bytes}: copy the pack there again, or make it again "
-                    "with `lightning-gen pack`."
+                    f"{self.url}/{name} {harm}: copy the pack there again, or make it again with `lightning-gen pack`."
                 )
 
     def announce(self, split: str, shards: Sequence[Shard]) -> None:

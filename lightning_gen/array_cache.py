@@ -1,17 +1,20 @@
 """Arrays made once and mapped into memory by every process that reads them: the ranks of a node share the pages.
 
 They lie in $LIGHTNING_GEN_CACHE, else $XDG_CACHE_HOME/lightning_gen, else ~/.cache/lightning_gen, a folder for each set
-of arrays, and may be deleted at any time.
+of arrays, and may be deleted at any time. Each process checks the CRC of what it opens, about 1 GB/s: what a disk has
+damaged is made again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import secrets
 import shutil
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -108,12 +111,25 @@ def _entry(name: str, key: Any) -> Path:
 
 
 def _open(entry: Path) -> Arrays | None:
-    """The arrays of an entry, mapped; None where it is absent or not whole."""
+    """The arrays of an entry, mapped; None where it is absent, not whole, or not what was written."""
     try:
-        names = json.loads((entry / MANIFEST).read_text())
-        return {name: np.load(entry / f"{name}.npy", mmap_mode="c") for name in names}
-    except (OSError, ValueError, EOFError):  # a file shorter than its header says is a ValueError
+        checksums = json.loads((entry / MANIFEST).read_text())
+        arrays = {name: np.load(entry / f"{name}.npy", mmap_mode="c") for name in checksums}
+        changed = [name for name, crc in checksums.items() if checksum(entry / f"{name}.npy") != crc]
+    except (OSError, ValueError, EOFError, AttributeError):  # a file shorter than its header says is a ValueError
         return None
+    if changed:
+        warnings.warn(f"{entry / changed[0]}.npy is damaged: made again", stacklevel=2)
+    return None if changed else arrays
+
+
+def checksum(file: Path) -> int:
+    """CRC-32 of a file's bytes."""
+    crc = 0
+    with file.open("rb") as stream:
+        while block := stream.read(2**20):
+            crc = zlib.crc32(block, crc)
+    return crc
 
 
 def _store(entry: Path, columns: Iterable[Column]) -> None:
@@ -123,13 +139,12 @@ def _store(entry: Path, columns: Iterable[Column]) -> None:
     try:
         with _writing():
             partial.mkdir(parents=True)
-        names = []
+        checksums = {}
         for column in columns:  # not `_writing`: what making the data raises is not the cache's fault
             with _writing():
-                _write(partial / f"{column.name}.npy", column)
-            names.append(column.name)
+                checksums[column.name] = _write(partial / f"{column.name}.npy", column)
         with _writing():
-            (partial / MANIFEST).write_text(json.dumps(names))
+            (partial / MANIFEST).write_text(json.dumps(checksums))
             if entry.exists() and _open(entry) is None:
                 with suppress(FileNotFoundError):  # another process was faster
                     entry.rename(broken)
@@ -143,13 +158,21 @@ def _store(entry: Path, columns: Iterable[Column]) -> None:
         shutil.rmtree(broken, ignore_errors=True)
 
 
-def _write(path: Path, column: Column) -> None:
-    """An npy file, sequentially: a full disk raises here, where writing to a mapped file would kill the process."""
+def _write(path: Path, column: Column) -> int:
+    """An npy file, sequentially: a full disk raises here, where writing to a mapped file would kill the process.
+
+    Returns:
+        Its CRC-32, of what was meant to be written.
+    """
     header = {"descr": np.dtype(column.dtype).str, "fortran_order": False, "shape": column.shape}
+    np.lib.format.write_array_header_1_0(start := io.BytesIO(), header)
+    crc = zlib.crc32(start.getvalue())
     with path.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        file.write(start.getvalue())
         for chunk in column.checked():
             file.write(chunk.data)
+            crc = zlib.crc32(chunk.data, crc)
+    return crc
 
 
 @contextmanager

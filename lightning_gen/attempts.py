@@ -53,7 +53,8 @@ def begin_measuring(run: Path) -> None:
 
 def _measured(folder: Path) -> str:
     """Digest of the names of what is measured, of parts too; not of what was cut as it was written."""
-    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.suffix != ".partial")
+    names = sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
+    names = [name for name in names if ".partial" not in name]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 

@@ -42,7 +42,7 @@ from lightning_gen.evaluation.subject import subject
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.loading import fill, read_checkpoint
 from lightning_gen.refusals import options
-from lightning_gen.run_directory import write_atomically, write_csv
+from lightning_gen.run_directory import sealed, write_atomically, write_csv
 from lightning_gen.run_entry import choose_directory, enter
 from lightning_gen.strategies import check_strategy
 from lightning_gen.unprofiled import Unprofiled
@@ -279,7 +279,7 @@ class GenerativeCLI(LightningCLI):
             if self.distances.left_out:
                 print(f"{self.distances.left_out}: FD is left out (give --evaluation.extractor)")
         settings["weights"] = f"ema:{module.averages.decays[0]}" if module.averages is not None else "raw"
-        text = json.dumps({"metrics": metrics, "settings": settings}, indent=2)
+        text = json.dumps(sealed({"metrics": metrics, "settings": settings}), indent=2)
         write_atomically(folder / f"{self.verb}.json", text + "\n")
         return folder / f"{self.verb}.json"
 

@@ -27,9 +27,7 @@ from lightning_gen.random_source import (
     derive_seed,
     seed_global_state,
 )
-
-CHECKPOINT_KEY = "lightning_gen"
-"""Where a checkpoint holds the recipe (resolved model and data config, as primitives) and the weight averages."""
+from lightning_gen.run_directory import CHECKPOINT_KEY
 
 SCHEMA = 1
 """Version of what stands under `CHECKPOINT_KEY`."""

@@ -18,12 +18,16 @@ from lightning_gen.specs import build
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The checkpoint a path means (a file, or a run directory's newest), on the CPU.
+    """The checkpoint a path means (a file, or a run directory's newest), on the CPU; every byte is checked by its CRC.
 
     Raises:
-        UserError: if there is none, or it is not one of ours.
+        UserError: if there is none, or it is damaged or not one of ours.
     """
-    file = find_checkpoint(path)
+    return open_checkpoint(find_checkpoint(path))
+
+
+def open_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """`read_checkpoint` of a file that is known to be whole."""
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:

@@ -16,11 +16,15 @@ wandb/
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import itertools
+import json
 import os
 import re
 import secrets
+import shutil
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -29,11 +33,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gen.errors import UserError
+from lightning_gen.run_lock import alone
 
 
 class DamagedCheckpoint(UserWarning):
     """A checkpoint was passed over for the one before it."""
 
+
+CHECKPOINT_KEY = "lightning_gen"
+"""Where a checkpoint holds the recipe (resolved model and data config, as primitives) and the weight averages."""
+
+OWN_NAME = re.compile(r"step_\d{8,}\.ckpt")
+"""Names of the checkpoints that this project writes, removes and resumes from."""
 
 MAY_DIFFER = (
     "run",
@@ -74,47 +85,76 @@ def new_run(name: str, root: Path = Path("runs")) -> Path:
 
 
 def checkpoint_files(run: Path) -> list[Path]:
-    """The run's checkpoints, newest first."""
-    return sorted((run / "checkpoints").glob("step_*.ckpt"), reverse=True)
+    """What has the name of one of the run's checkpoints, newest first; others' files have other names."""
+    return sorted((f for f in (run / "checkpoints").glob("step_*.ckpt") if OWN_NAME.fullmatch(f.name)), reverse=True)
 
 
-def damage(checkpoint: Path) -> str | None:
-    """What is wrong with a checkpoint file as a container, None for a whole one: every byte is checked by its CRC."""
+def damage(file: Path) -> str | None:
+    """What is wrong with a file that torch.save wrote, None for a whole one: every byte is checked by its CRC, about 1 GB/s."""
     try:
-        with zipfile.ZipFile(checkpoint) as file:
-            part = file.testzip()
+        with zipfile.ZipFile(file) as container:
+            part = container.testzip()
         return None if part is None else f"{part} in it is not what was written"
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        return f"{checkpoint.stat().st_size} bytes, {error}"
+    except Exception as error:  # a flipped bit of the directory can mean encryption, other compression, any size
+        return f"{file.stat().st_size if file.is_file() else 0} bytes, {error}"
+
+
+def foreign(checkpoint: Path) -> str | None:
+    """Why a file cannot be the checkpoint that its name says, as the end of a sentence; None for one that can. Reads its
+    directory of tensors alone.
+    """
+    if not checkpoint.is_file():
+        return f"is a link to {checkpoint.readlink()}, which is not there" if checkpoint.is_symlink() else "is no file"
+    import torch
+
+    try:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        if CHECKPOINT_KEY not in content:
+            return "is another program's"
+        step = content["global_step"]
+    except Exception as error:
+        return f"cannot be read as a checkpoint ({type(error).__name__})"
+    return None if checkpoint.stem == f"step_{step:08d}" else f"has another name than its step, {step}"
 
 
 def newest_whole(files: list[Path]) -> Path | None:
-    """The first of these checkpoints that is whole, saying of each one passed over that it is damaged; None of none.
+    """The first of these checkpoints that is whole and what its name says; a warning for each one passed over. None of none.
 
     Raises:
-        UserError: there are checkpoints, and all are damaged.
+        UserError: there are checkpoints, and none is whole.
     """
     broken = []
     for file in files:
-        wrong = damage(file)
+        wrong = foreign(file) if not file.is_file() or (harm := damage(file)) is None else f"is damaged ({harm})"
         if wrong is None:
             for other, why in broken:
-                warnings.warn(f"{other} is damaged ({why}): going on from {file.name}", DamagedCheckpoint, stacklevel=2)
+                warnings.warn(f"{other} {why}: going on from {file.name}", DamagedCheckpoint, stacklevel=2)
             return file
         broken.append((file, wrong))
     if broken:
-        raise UserError(f"{broken[0][0]} is damaged ({broken[0][1]}), and there is no whole checkpoint before it")
+        raise UserError(f"{broken[0][0]} {broken[0][1]}, and there is no whole checkpoint before it")
     return None
 
 
+def refuse_dangling(path: Path) -> None:
+    """Raises UserError where the path, or a folder above it, is a link to nothing: what is there has only gone out of reach."""
+    for place in (path, *path.absolute().parents):
+        if place.is_symlink() and not place.exists():
+            raise UserError(
+                f"{place} is a link to {place.readlink()}, which is not there: mount it, or delete the link"
+            )
+
+
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint that `path` means: itself, or the newest whole one of a run directory.
+    """The whole checkpoint that `path` means: itself, or the newest whole one of a run directory.
 
     Raises:
         UserError: if there is none.
     """
     path = Path(path)
     if path.is_file():
+        if (wrong := damage(path)) is not None:
+            raise UserError(f"{path} cannot be read as a checkpoint, it is damaged or something else ({wrong})")
         return path
     if not path.exists():
         raise UserError(f"there is no run or checkpoint at {path}")
@@ -159,9 +199,43 @@ def written_whole(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield partial
+        sync(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_together(folder: Path, stem: str, endings: Iterable[str]) -> Iterator[Path]:
+    """A folder where files STEM+ENDING are written first. Then they replace those of `folder`, in the order of the endings,
+    and what was not written goes; an error leaves `folder` as it was. Two processes do this one after the other.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{stem}.", suffix=".partial", dir=folder))
+    try:
+        yield partial
+        with alone(folder):
+            for ending in endings:
+                if (partial / f"{stem}{ending}").exists():
+                    sync(partial / f"{stem}{ending}")
+                    os.replace(partial / f"{stem}{ending}", folder / f"{stem}{ending}")
+                else:
+                    (folder / f"{stem}{ending}").unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """JSON content with its SHA-256 as the last entry."""
+    return {**content, "sha256": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}
+
+
+def unsealed(content: dict[str, Any]) -> dict[str, Any]:
+    """What was given to `sealed`, or what never was, as it is. Raises ValueError where it has changed since."""
+    own = {key: value for key, value in content.items() if key != "sha256"}
+    if len(own) < len(content) and sealed(own)["sha256"] != content["sha256"]:
+        raise ValueError("its sha256 does not fit the rest of it")
+    return own
 
 
 def sync(path: Path) -> None:

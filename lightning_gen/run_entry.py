@@ -11,8 +11,16 @@ import yaml
 
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import CHECKPOINT_KEY
-from lightning_gen.loading import read_checkpoint
-from lightning_gen.run_directory import checkpoint_files, differences, new_run, newest_whole, run_id, run_of
+from lightning_gen.loading import open_checkpoint, read_checkpoint
+from lightning_gen.run_directory import (
+    checkpoint_files,
+    differences,
+    new_run,
+    newest_whole,
+    refuse_dangling,
+    run_id,
+    run_of,
+)
 
 _RUN = "LIGHTNING_GEN_RUN"
 """Environment variable by which rank zero tells the ranks it starts which run directory it has made."""
@@ -79,6 +87,7 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
         UserError: the directory, or the checkpoint, belongs to another config (what differs is shown); the run has gone
             on from the checkpoint asked for; there is no checkpoint where one is needed, or all are damaged.
     """
+    refuse_dangling(run / "checkpoints")
     own = run / "config.yaml"
     if verb == "fit" and own.exists():
         different = differences(_config(own), config)
@@ -101,7 +110,7 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
     chosen = ckpt_path or (None if newest is None else str(newest))
     if chosen is None:
         return Entry(run_id(run), newest=there)
-    checkpoint = read_checkpoint(chosen)
+    checkpoint = read_checkpoint(ckpt_path) if newest is None else open_checkpoint(chosen)
     different = differences(checkpoint[CHECKPOINT_KEY]["recipe"], recipe)
     if verb != "fit":
         free = tuple(f"{key}." for key in _HOW_IT_IS_JUDGED)

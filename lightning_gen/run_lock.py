@@ -84,16 +84,21 @@ def holding(run: Path) -> Iterator[None]:
 
 
 @contextmanager
-def alone(file: Path) -> Iterator[None]:
+def alone(place: Path) -> Iterator[None]:
     """One process at a time, also of the machines that share the folder, which is waited for; any number where locks cannot
     be had.
+
+    Args:
+        place: a folder, or a file that is made.
     """
     with ExitStack() as stack:
         with suppress(ImportError, OSError):  # no POSIX, a folder or a file system that does not allow it
             import fcntl
 
-            file.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(file.open("a")), fcntl.LOCK_EX)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(place, os.O_RDONLY if place.is_dir() else os.O_WRONLY | os.O_CREAT, 0o666)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 

@@ -81,6 +81,22 @@ def test_an_entry_that_is_not_whole_is_made_again(cache, harm, name):
     assert len(list(cache.iterdir())) == 1
 
 
+@pytest.mark.parametrize("name", ["train.x.npy", "train.y.npy", "arrays.json"])
+@pytest.mark.parametrize("share", [0.001, 0.5, 0.999])
+def test_an_entry_in_which_a_bit_flipped_is_made_again(cache, name, share):
+    maker = Maker()
+    cached("data", [1], maker)
+    file = next(cache.glob(f"*/{name}"))
+    content = bytearray(file.read_bytes())
+    content[int(share * len(content))] ^= 1
+    file.write_bytes(content)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert look_up("data", [1]) is None and same(cached("data", [1], maker), ARRAYS)
+    assert all("is damaged: made again" in str(each.message) for each in said)
+    assert same(look_up("data", [1]), ARRAYS) and maker.calls == 2 and len(list(cache.iterdir())) == 1
+
+
 def test_a_folder_that_cannot_be_written_leaves_the_arrays_in_memory(cache):
     cache.write_text("a file stands where the folder should be")
     maker = Maker()

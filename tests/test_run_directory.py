@@ -1,14 +1,17 @@
 import concurrent.futures
 import os
-import zipfile
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
 from lightning_gen import run_directory
+from lightning_gen.callbacks import Checkpoints
 from lightning_gen.errors import UserError
 from lightning_gen.run_directory import (
+    CHECKPOINT_KEY,
     MAY_DIFFER,
     DamagedCheckpoint,
     checkpoint_files,
@@ -17,6 +20,7 @@ from lightning_gen.run_directory import (
     find_checkpoint,
     flatten,
     new_run,
+    refuse_dangling,
     run_id,
     run_of,
     write_atomically,
@@ -37,10 +41,10 @@ def test_numbers_go_on_from_the_highest_and_names_do_not_mix(tmp_path):
     assert new_run("a.b", tmp_path).name == "a.b-4" and new_run("new", tmp_path).name == "new-1"
 
 
-def container(path: Path) -> None:
-    """A file of the kind torch.save writes."""
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("data", bytes(range(256)) * 40)
+def checkpoint(path: Path) -> None:
+    """The least that a checkpoint of its name holds."""
+    content = {"global_step": int(path.stem[5:]), "state_dict": {"w": torch.arange(3000.0)}, CHECKPOINT_KEY: {}}
+    torch.save(content, path)
 
 
 def truncate(path: Path) -> None:
@@ -61,7 +65,7 @@ def empty(path: Path) -> None:
 def test_a_damaged_checkpoint_is_passed_over_loudly_for_the_one_before_it(tmp_path, harm):
     (tmp_path / "checkpoints").mkdir()
     for step in (1, 2, 3):
-        container(tmp_path / "checkpoints" / f"step_{step:08d}.ckpt")
+        checkpoint(tmp_path / "checkpoints" / f"step_{step:08d}.ckpt")
     newest, middle, oldest = checkpoint_files(tmp_path)
     assert find_checkpoint(tmp_path) == newest
     harm(newest)
@@ -83,16 +87,72 @@ def test_what_torch_saves_is_whole_by_the_same_test(tmp_path):
     assert damage(tmp_path / "a.ckpt") is not None
 
 
+def test_any_one_bit_of_a_checkpoint_is_found_or_changes_nothing(tmp_path):
+    """The directory of the container has no CRC of its own: there a bit is found by another way, or means nothing."""
+    file = tmp_path / "a.ckpt"
+    torch.save({"w": torch.arange(5.0), "step": 3}, file)
+    whole, passed = file.read_bytes(), 0
+    for bit in range(0, 8 * len(whole), 173):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        if damage(file) is not None:
+            continue
+        passed += 1
+        with suppress(Exception):  # refused by torch
+            read = torch.load(file, weights_only=True)
+            assert read["step"] == 3 and torch.equal(read["w"], torch.arange(5.0)), bit
+    assert 0 < passed < 8 * len(whole) / 173
+
+
 def test_the_newest_checkpoint_is_that_of_the_highest_step(tmp_path):
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-    for step in (900, 20, 1000):  # written in another order than they are numbered
-        container(folder / f"step_{step:08d}.ckpt")
-    for other in ("step_00009000.partial", "last.ckpt", "other_00009999.ckpt"):
+    for step in (900, 20, 1000, 100_000_000):  # written in another order than they are numbered
+        checkpoint(folder / f"step_{step:08d}.ckpt")
+    others = ["step_00009000.partial", "last.ckpt", "other_00009999.ckpt", "step_2.ckpt", "step_00001001-v1.ckpt"]
+    for other in [*others, "step_step=00002000.ckpt", "step_00002000_val=0.1.ckpt"]:
         (folder / other).touch()
-    assert [int(file.stem[5:]) for file in checkpoint_files(tmp_path)] == [1000, 900, 20]
-    assert find_checkpoint(tmp_path) == find_checkpoint(str(tmp_path)) == folder / "step_00001000.ckpt"
-    assert find_checkpoint(folder / "last.ckpt") == folder / "last.ckpt"
+    assert [int(file.stem[5:]) for file in checkpoint_files(tmp_path)] == [100_000_000, 1000, 900, 20]
+    assert find_checkpoint(tmp_path) == find_checkpoint(str(tmp_path)) == folder / "step_100000000.ckpt"
+    shutil.copy(folder / "step_00000020.ckpt", folder / "mine.ckpt")
+    assert find_checkpoint(folder / "mine.ckpt") == folder / "mine.ckpt"
+
+
+STRANGE = {
+    "misnamed": (
+        lambda folder, path: shutil.copy(folder / "step_00000001.ckpt", path),
+        "has another name than its step",
+    ),
+    "plain Lightning's": (lambda folder, path: torch.save({"global_step": 9}, path), "is another program's"),
+    "a tensor": (lambda folder, path: torch.save(torch.zeros(3), path), "cannot be read as a checkpoint"),
+    "an object": (lambda folder, path: torch.save(path, path), "cannot be read as a checkpoint"),
+    "text": (lambda folder, path: path.write_text("notes"), "is damaged"),
+    "a folder": (lambda folder, path: path.mkdir(), "is no file"),
+    "a pipe": (lambda folder, path: os.mkfifo(path), "is no file"),
+    "a link to nothing": (
+        lambda folder, path: path.symlink_to("/scratch/gone"),
+        "is a link to /scratch/gone, which is",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_only_has_a_checkpoints_name_is_passed_over_and_never_removed(tmp_path, kind, trainer, model, data):
+    folder, (make, said) = tmp_path / "checkpoints", STRANGE[kind]
+    folder.mkdir()
+    checkpoint(folder / "step_00000001.ckpt")
+    strange = folder / "step_00000009.ckpt"
+    make(folder, strange)
+    with pytest.warns(DamagedCheckpoint, match=said):
+        assert find_checkpoint(tmp_path) == folder / "step_00000001.ckpt"
+    trainer(5, Checkpoints(1, keep=2)).fit(model(), data())  # its own rotate as if the other were not there
+    kept = sorted(file.name for file in folder.iterdir())
+    assert kept == ["step_00000004.ckpt", "step_00000005.ckpt", "step_00000009.ckpt"]
+    for own in kept[:2]:
+        (folder / own).unlink()
+    with pytest.raises(UserError, match=f"{said}.*, and there is no whole checkpoint before it"):
+        find_checkpoint(tmp_path)
 
 
 def test_a_path_that_means_no_checkpoint_is_a_users_error(tmp_path):
@@ -100,6 +160,17 @@ def test_a_path_that_means_no_checkpoint_is_a_users_error(tmp_path):
         find_checkpoint(tmp_path / "nowhere")
     with pytest.raises(UserError, match="holds no checkpoint"):
         find_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("link", ["run", "run/checkpoints", "above"])
+def test_a_link_to_nothing_is_no_new_run(tmp_path, link):
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "gone")
+    run = tmp_path / "above" / "run" if link == "above" else tmp_path / "run"
+    with pytest.raises(UserError, match=f"{tmp_path / link} is a link to {tmp_path / 'gone'}, which is not there"):
+        refuse_dangling(run / "checkpoints")
+    (tmp_path / "gone").mkdir()
+    refuse_dangling(run / "checkpoints")
 
 
 def test_a_checkpoint_knows_its_run():

@@ -6,12 +6,13 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_gen.benchmark.evaluations import Evaluation
 from lightning_gen.errors import UserError
-from lightning_gen.run_directory import write_atomically
+from lightning_gen.run_directory import unsealed, write_atomically
 
 if TYPE_CHECKING:
     from lightning_gen.evaluation.judge import Judge
@@ -44,9 +45,9 @@ class Measurement:
         return json.dumps([self.model, self.evaluation.fields], sort_keys=True)
 
     def done(self) -> bool:
-        """Whether it was measured, as this says."""
+        """Whether it was measured, as this says, and its numbers are those that were written."""
         said = text_of(self.folder / f"{self.name}.job")
-        return self.file.exists() and _measuring(said) == _measuring(self.fingerprint())
+        return _is_whole(self.file) and _measuring(said) == _measuring(self.fingerprint())
 
     def close(self) -> None:
         """Says what was measured, once it is."""
@@ -56,6 +57,16 @@ class Measurement:
 def text_of(path: Path) -> str | None:
     """None where there is no such file."""
     return path.read_text() if path.exists() else None
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether an evaluation is there with the terms of its examples, and no bit of them has changed."""
+    try:
+        content, examples = unsealed(json.loads(file.read_text())), file.with_suffix(".csv")
+        told = content.get("examples_sha256")
+        return told is None or sha256(examples.read_bytes()).hexdigest() == told
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def of_seed(model: str) -> Any:

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 from lightning_gen.callbacks.throughput import paused
 from lightning_gen.divergence import check_weights
 from lightning_gen.errors import UserError
-from lightning_gen.run_directory import checkpoint_files, sync
+from lightning_gen.run_directory import OWN_NAME, checkpoint_files, foreign, sync
 
 
 class DirectIO(TorchCheckpointIO):
@@ -58,6 +58,7 @@ class Checkpoints(Checkpoint):
         self.seconds = 0.0
         self._last = -1
         self._waits = False  # for the end of this step's validation
+        self._own: dict[Path, bool] = {}  # of the files with a checkpoint's name: whether this project wrote them
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
@@ -67,11 +68,21 @@ class Checkpoints(Checkpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # and not one that the config has chosen
             trainer.strategy.checkpoint_io = DirectIO()
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        first = {"step": torch.tensor(0), "epoch": torch.tensor(0)}
+        for other in trainer.checkpoint_callbacks:
+            if isinstance(other, ModelCheckpoint) and Path(str(other.dirpath)).resolve() == _folder(trainer).resolve():
+                name = Path(other.format_checkpoint_name(first)).name
+                if OWN_NAME.fullmatch(name):
+                    raise UserError(
+                        f"a ModelCheckpoint would write files like {name}, which are the run's own: give it another filename"
+                    )
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # not on_fit_start: a resumed run's step is not restored by then
         self._last = trainer.global_step
         if trainer.is_global_zero:  # what a run left that was killed as it wrote
-            for partial in _folder(trainer).glob("*.partial"):
+            for partial in _folder(trainer).glob("step_*[0-9].partial"):
                 partial.unlink(missing_ok=True)
             self._retain(_folder(trainer))
         # A run that begins with weights from elsewhere must not depend on what becomes of them there.
@@ -115,6 +126,7 @@ class Checkpoints(Checkpoint):
                 trainer.save_checkpoint(partial, weights_only=False)  # every rank takes part, rank zero writes
                 if trainer.is_global_zero:
                     os.replace(partial, final)
+                    self._own[final] = True
                     sync(folder)
                     self._retain(folder)
             finally:  # on a full disk what was written of it would take the rest
@@ -123,7 +135,9 @@ class Checkpoints(Checkpoint):
         self.seconds = max(self.seconds, time.monotonic() - begin)
 
     def _retain(self, folder: Path) -> None:
-        for old in checkpoint_files(folder.parent)[self.keep :]:
+        files = checkpoint_files(folder.parent)
+        self._own |= {file: foreign(file) is None for file in files if file not in self._own}
+        for old in [file for file in files if self._own[file]][self.keep :]:
             old.unlink(missing_ok=True)
 
 

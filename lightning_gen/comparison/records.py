@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from typing import Any
 
 from lightning_gen.errors import UserError
 from lightning_gen.metrics_file import read_metrics
+from lightning_gen.run_directory import unsealed
 
 FLOOR, CEILING = "floor", "ceiling"
 """Names of the baselines that every evaluation has: real data, and noise."""
@@ -43,6 +45,7 @@ class Record:
         seed: of the training; None where it is not known.
         images_per_s: median training speed; NaN where it is not known.
         baselines: {"floor": {"metrics", "settings"}, ...} that were measured together with the run.
+        examples_sha256: of the CSV; None where it is not known.
         labels: {column: text} of a row without a rank that is one of several of its name: how it was measured.
     """
 
@@ -55,6 +58,7 @@ class Record:
     images_per_s: float = math.nan
     baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    examples_sha256: str | None = None
 
     @property
     def kind(self) -> str:
@@ -78,14 +82,15 @@ class Record:
         path = self.file.with_suffix(".csv")
         if not path.is_file():
             return {}
-        with open(path, newline="") as file:
-            try:
-                rows = csv.reader(file)
-                header = next(rows)
-                index, value = header.index("index"), header.index("log_prob_nats")
-                return {int(row[index]): float(row[value]) for row in rows}
-            except (StopIteration, IndexError, ValueError, csv.Error) as error:
-                raise UserError(f"{path} is damaged: evaluate {self.name} again, or delete it") from error
+        content = path.read_bytes()
+        try:
+            if self.examples_sha256 not in (None, hashlib.sha256(content).hexdigest()):
+                raise ValueError("it is not what was measured with the JSON")
+            header, *rows = csv.reader(content.decode().splitlines())
+            index, value = header.index("index"), header.index("log_prob_nats")
+            return {int(row[index]): float(row[value]) for row in rows}
+        except (IndexError, ValueError, csv.Error) as error:
+            raise UserError(f"{path} is damaged: evaluate {self.name} again, or delete it") from error
 
     @cached_property
     def mean_log_prob(self) -> float:
@@ -101,12 +106,12 @@ def read_record(file: Path, **given: Any) -> Record:
         UserError: the file is not an evaluation.
     """
     try:
-        content = json.loads(file.read_text())
+        content = unsealed(json.loads(file.read_text()))
         metrics, settings = _measured(content)
         baselines = dict(content.get("baselines") or {})
         beside = {label: dict(zip(("metrics", "settings"), _measured(part))) for label, part in baselines.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{file} is not an evaluation as `lightning-gen evaluate` writes it") from error
+        raise UserError(f"{file} is not an evaluation as `lightning-gen evaluate` writes it, or is damaged") from error
     home = file.parent.parent if file.parent.name == "evaluation" else None
     found = {
         "name": home.name if home else settings.get("run") or file.stem,
@@ -114,6 +119,7 @@ def read_record(file: Path, **given: Any) -> Record:
         "seed": settings.get("training_seed"),
         "images_per_s": _speed(home) if home else math.nan,
         "baselines": beside,
+        "examples_sha256": content.get("examples_sha256"),
     }
     return Record(file=file, metrics=metrics, settings=settings, **{**found, **given})
 

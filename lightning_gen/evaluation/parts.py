@@ -18,6 +18,7 @@ from typing import Any, Protocol, Self, TypeVar
 import torch
 
 from lightning_gen.evaluation.ranks import Ranks
+from lightning_gen.run_directory import damage
 
 
 class Sized(Protocol):
@@ -82,8 +83,9 @@ class Parts:
         for stored, file in self._inside(kind, share):
             yield from self._made(kind, range(position, stored.start), make, state)
             piece = None
-            with suppress(Exception):  # cut as it was written, of an older version, or cleared away: made again
-                piece = restore(torch.load(file, weights_only=True))
+            with suppress(Exception):  # damaged, of an older version, or cleared away: made again
+                if damage(file) is None:
+                    piece = restore(torch.load(file, weights_only=True))
             if piece is None or len(piece) != len(stored):
                 yield from self._made(kind, stored, make, state)
             else:

@@ -4,11 +4,12 @@ import sys
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_gen.callbacks import EMA, Checkpoints
 from lightning_gen.callbacks import checkpoints as module_under_test
 from lightning_gen.errors import UserError
-from lightning_gen.run_directory import find_checkpoint
+from lightning_gen.run_directory import checkpoint_files, find_checkpoint
 
 
 def files(run) -> list[str]:
@@ -104,6 +105,27 @@ print(checkpoint["global_step"], ours["schema"], ours["recipe"]["model"]["init_a
         [sys.executable, "-c", program, str(find_checkpoint(tmp_path))], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.stdout.strip() == "2 1 {'widths': [1, 2]} 0.5", done.stderr
+
+
+@pytest.mark.parametrize("filename", [None, "step_{step}", "step_{step:03d}", "{step}", "step_{step:08d}-mine"])
+def test_checkpoints_of_a_users_callback_are_neither_removed_nor_resumed_from(trainer, model, data, tmp_path, filename):
+    theirs = dict(dirpath=tmp_path / "checkpoints", every_n_train_steps=1, save_top_k=-1, save_weights_only=True)
+    plain = {"auto_insert_metric_name": not (filename or "").startswith("step_")}
+    other = ModelCheckpoint(filename=filename, **theirs, **plain)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "upload.partial").touch()
+    trainer(4, Checkpoints(1, keep=1), other).fit(model(), data())
+    own = "step_00000004.ckpt"
+    assert len(files(tmp_path)) == 4 + 1 + 1 and {own, "upload.partial"} < set(files(tmp_path))
+    assert find_checkpoint(tmp_path).name == own and checkpoint_files(tmp_path) == [tmp_path / "checkpoints" / own]
+
+
+def test_a_users_callback_may_not_have_the_runs_own_names(trainer, model, data, tmp_path):
+    same = dict(filename="step_{step:08d}", auto_insert_metric_name=False)
+    with pytest.raises(UserError, match=r"a ModelCheckpoint would write files like step_00000000\.ckpt"):
+        trainer(1, Checkpoints(1), ModelCheckpoint(**same)).fit(model(), data())
+    assert not list(tmp_path.rglob("*.ckpt"))
+    trainer(1, Checkpoints(1), ModelCheckpoint(tmp_path / "mine", **same)).fit(model(), data())
 
 
 @pytest.mark.parametrize("arguments", [(0, 2), (5, 0), (-1, 1)])

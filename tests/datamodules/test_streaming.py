@@ -171,7 +171,7 @@ def test_a_stretch_of_training_opens_few_shards(packed, monkeypatch):
     provide = data.place.provide
     monkeypatch.setattr(data.place, "provide", lambda name, shard: (opened.append(shard.file), provide(name, shard)))
     list(itertools.islice(iter(stream_of(data, BatchLayout(12))), 2))
-    assert len(train.shards) > 9 and 0 < len(opened) == len(set(opened)) <= 3
+    assert len(train.shards) > 9 and 0 < len(opened) == len(set(opened)) <= 1 + 3  # the index of them too
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -307,6 +307,23 @@ def test_a_shard_that_came_in_part_is_fetched_again_or_refused(packed, cache, tm
     assert torch.equal(streamed(f"local:{source}").split("train").take(index).x, expected)
 
 
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("file", ["chunk-0-3.bin", "index.json"])
+def test_a_bit_that_flipped_is_refused_in_a_folder_and_fetched_again_behind_a_url(packed, cache, tmp_path, file):
+    index, copy = torch.arange(96), Path(shutil.copytree(packed, tmp_path / "copy"))
+    expected = streamed(packed).split("train").take(index).x
+    streamed(f"local:{packed}").split("train").take(index)
+    flip(next(cache.rglob(f"train/{file}")))
+    assert torch.equal(streamed(f"local:{packed}").split("train").take(index).x, expected)
+    flip(copy / "train" / file)
+    assert refusal(copy).startswith(f"{copy}/train/{file} is damaged: copy the pack again")
+
+
 def test_shards_of_a_url_are_fetched_a_window_ahead_of_the_training(guarded, packed, cache):
     def begun(path) -> int:
         streamed(path).split("train").order(11).positions(0, 1)
@@ -359,8 +376,9 @@ def test_what_is_no_whole_pack_is_refused(packed, tmp_path, monkeypatch):
     assert f"{shard} is missing" in refusal(copy)
     for text, said in (
         ("{", "is damaged"),
-        ('{"format": 9}', "is of format 9, not 1"),
-        ('{"format": 1}', "is damaged"),
+        ('{"format": 9}', "is of format 9, not 2"),
+        ('{"format": 2}', "is damaged"),
+        ((packed / "pack.json").read_text().replace('"examples": ', '"examples": 1', 1), "is damaged"),
     ):
         (copy / "pack.json").write_text(text)
         assert f"{copy}/pack.json {said}" in refusal(copy)

@@ -52,6 +52,17 @@ def test_what_was_done_is_not_done_again(tmp_path):
     assert not (tmp_path / "p").exists()
 
 
+def test_a_part_in_which_a_bit_flipped_is_made_again(tmp_path):
+    done = cut(tmp_path / "p", {"samples": 1}, range(100), batch=25, until=3)
+    file = sorted((tmp_path / "p").iterdir())[1]
+    content, numbers = file.read_bytes(), torch.arange(25, 50).numpy().tobytes()
+    at = content.index(numbers) + 40
+    file.write_bytes(content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :])
+    work = Work(25)
+    assert through(Parts.of(tmp_path / "p", {"samples": 1}, ALONE), range(100), work) == list(range(100))
+    assert len(done) == 75 and work.asked == [*range(25, 50), *range(75, 100)]
+
+
 def test_other_shares_and_sizes_of_batches_use_what_lies_in_them(tmp_path):
     for rank in range(2):
         cut(tmp_path / "p", {"samples": 1}, range(rank * 50, rank * 50 + 50), batch=8, until=3)

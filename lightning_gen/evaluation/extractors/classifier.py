@@ -136,6 +136,10 @@ def _load_network(name: str, directory: Path | None) -> SmallClassifier:
             with torch.device("meta"):  # no initial weights: making them would draw from the global random state
                 network = SmallClassifier(**config)
             network.load_state_dict(weights, assign=True)
+            record = folder / f"{name}.json"  # which the command that made them wrote beside them
+            digest_then = json.loads(record.read_text())["digest"] if record.is_file() else network.digest()
+            if network.digest() != digest_then:
+                raise ValueError(f"they are damaged, their digest is not {digest_then} as {record.name} says")
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"{path} does not hold the weights of an extractor: {error}") from error
     return network
