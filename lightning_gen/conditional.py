@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lightning_gen.errors import IncompatibleAxes, UserError
+from lightning_gen.networks.factory import CONDITIONER, made
 from lightning_gen.random_source import RandomSource
 
 
@@ -69,7 +70,7 @@ class Conditional:
         """Makes it; the features of the condition, None where there is none."""
         if self.conditioner_factory is None:
             return None
-        self.conditioner = self.conditioner_factory(self.num_classes)
+        self.conditioner = made(self.conditioner_factory, self.num_classes, key="conditioner", like=CONDITIONER)
         return self.conditioner.dim
 
     def condition(self, y: Tensor | None) -> Tensor | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import textwrap
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ def load(path: str | os.PathLike[str], weights: str = "ema") -> GenerativeModule
 def from_checkpoint(checkpoint: dict[str, Any], weights: str = "ema", name: str = "the checkpoint") -> GenerativeModule:
     """`load` of a checkpoint already read."""
     ours = checkpoint[CHECKPOINT_KEY]
-    module: GenerativeModule = build(ours["recipe"]["model"], GenerativeModule, **ours["data"])
+    module: GenerativeModule = _rebuilt(ours["recipe"]["model"], GenerativeModule, **ours["data"])
     module.recipe, module.seed = ours["recipe"], ours["recipe"].get("seed", 0)
     module.symbols = ours.get("symbols")  # earlier checkpoints do not say
     module.configure_model()
@@ -123,7 +125,34 @@ def load_data(checkpoint: dict[str, Any]) -> Any:
     """The data module a checkpoint was trained on."""
     from lightning.pytorch import LightningDataModule
 
-    return build(checkpoint[CHECKPOINT_KEY]["recipe"]["data"], LightningDataModule)
+    return _rebuilt(checkpoint[CHECKPOINT_KEY]["recipe"]["data"], LightningDataModule)
+
+
+def _rebuilt(spec: dict[str, Any], base: type, **given: Any) -> Any:
+    """`specs.build`, which says of a module that cannot be found here what to do."""
+    try:
+        return build(spec, base, **given)
+    except UserError as error:
+        for class_path in _class_paths(spec):
+            module = class_path.rpartition(".")[0]
+            try:
+                importlib.import_module(module or "builtins")
+            except ModuleNotFoundError as missing:
+                raise UserError(
+                    f"the checkpoint was trained with {class_path}, and there is no module {missing.name!r} here: start in "
+                    "the folder where it lies, or add that folder to PYTHONPATH"
+                ) from error
+            except Exception:  # `build` has said what is wrong with it
+                continue
+        raise
+
+
+def _class_paths(spec: Any) -> Iterator[str]:
+    """All the class paths in a nested spec."""
+    for key, value in spec.items() if isinstance(spec, dict) else enumerate(spec if isinstance(spec, list) else ()):
+        if key == "class_path":
+            yield value
+        yield from _class_paths(value)
 
 
 def folder_of(path: str | os.PathLike[str]) -> Path:

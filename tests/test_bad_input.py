@@ -152,6 +152,14 @@ BAD = {
     "a text in UTF-16": (
         ["fit", f"--model={MODEL}", "--data=datamodules.Text", "--data.init_args.path=wide.txt", "--run=new"],
         "wide.txt holds NUL characters, as UTF-16 does: convert it to UTF-8",
+    # users' classes
+    "a network built otherwise": (
+        [*FIT, "--run=new", "--model.init_args.network=torch.nn.ReLU"],
+        "it is built as Net(shape, out_channels, cond_dim) and called as net(x, logsnr, cond)",
+    ),
+    "a network called otherwise": (
+        [*FIT, "--run=new", "--model.init_args.network=torch.nn.Identity"],
+        "it is built as Net(shape, out_channels, cond_dim) and called as net(x, logsnr, cond)",
     ),
 }
 

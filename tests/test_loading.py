@@ -220,7 +220,7 @@ def test_a_model_whose_class_is_gone_is_a_users_error(run, tmp_path):
     def change(checkpoint):
         checkpoint[CHECKPOINT_KEY]["recipe"]["model"]["class_path"] = "their.own.Model"
 
-    with pytest.raises(UserError, match=r"cannot build their\.own\.Model"):
+    with pytest.raises(UserError, match=r"trained with their\.own\.Model, and there is no module 'their' here"):
         load(changed(run, tmp_path, change))
 
 

@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningDataModule
 
 import lightning_gen.families  # noqa: F401  so that bare names are known
 from lightning_gen.__main__ import main
+from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.loading import load
 from lightning_gen.specs import build
@@ -154,7 +155,9 @@ def test_a_users_class_is_built_whatever_its_constructor_says_of_types(written, 
     assert build(*whole["trainer"]["callbacks"], Callback).every == VALUES["every"]
 
 
-def test_a_run_of_untyped_classes_is_fitted_resumed_evaluated_sampled_and_loaded(written, tmp_path, capsys):
+def test_a_run_of_untyped_classes_is_fitted_resumed_evaluated_sampled_and_loaded(
+    written, tmp_path, capsys, monkeypatch
+):
     written("untyped")
     fit = ["fit", "--config", "it.yaml", "--run", "run", *QUIET]
     for args in (
@@ -168,3 +171,17 @@ def test_a_run_of_untyped_classes_is_fitted_resumed_evaluated_sampled_and_loaded
     assert json.loads((tmp_path / "run" / "evaluation" / "default.json").read_text())["metrics"]
     model = load("run")
     assert model.sample(3).shape == (3, 2) and is_mine(model)
+    # away from the user's file
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    sys.modules.pop("mine")
+    importlib.invalidate_caches()
+    with pytest.raises(UserError, match=r"trained with mine\.\w+, and there is no module 'mine' here: .* PYTHONPATH"):
+        load(tmp_path / "run")
+    capsys.readouterr()
+    for verb in ("evaluate", "sample"):
+        assert main([verb, str(tmp_path / "run")]) == 2
+        error = capsys.readouterr().err
+        assert "no module 'mine' here" in error and error.count("\n") == 1

@@ -12,6 +12,7 @@ from lightning_gen.broadcasting import broadcast
 from lightning_gen.closed_forms import GaussianPosterior, TrainingSetPosterior
 from lightning_gen.conditional import condition_or_null
 from lightning_gen.dae.preconditioning import Preconditioning
+from lightning_gen.networks.factory import checked
 from lightning_gen.networks.layers import own_dtype
 
 
@@ -44,7 +45,8 @@ class NetworkDenoiser(Denoiser):
         sigma = sigma.float().expand(len(x))
         skip, out, into = (broadcast(scale.to(x.dtype), x) for scale in self.preconditioning(sigma))
         dtype = own_dtype(self.network, x.dtype)
-        return skip * x + out * self.network((into * x).to(dtype), -2 * sigma.log(), cond).to(x.dtype)
+        said = checked(self.network, self.network((into * x).to(dtype), -2 * sigma.log(), cond), tuple(x.shape))
+        return skip * x + out * said.to(x.dtype)
 
 
 class OptimalDenoiser(Denoiser):

@@ -23,6 +23,7 @@ from lightning_gen.domains import domain_of
 from lightning_gen.errors import NonFiniteSamples, UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.masks import as_mask
+from lightning_gen.networks.factory import made
 from lightning_gen.powers import Attractors, Denoising, Imputation
 from lightning_gen.random_source import RandomSource
 
@@ -80,7 +81,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         self.sampler.check(self.noise)
 
     def build(self) -> None:
-        self.network = self.network_factory(self.shape, self.shape[0], self.build_conditioner())
+        self.network = made(self.network_factory, self.shape, self.shape[0], self.build_conditioner())
 
     def networks(self):
         yield self.network

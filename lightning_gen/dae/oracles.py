@@ -37,8 +37,11 @@ class ClosedFormDAE(DenoisingAutoencoder):
     ) -> None:
         self._conditional = conditional and num_classes is not None
         noise = noise or LogUniformNoise()
-        super().__init__(shape, levels, num_classes, lambda *_: nn.Identity(), noise, sampler=sampler)
+        super().__init__(shape, levels, num_classes, nn.Identity, noise, sampler=sampler)
         self._denoiser: Denoiser | None = None
+
+    def build(self) -> None:
+        self.network = nn.Identity()  # a closed form asks none
 
     @property
     def conditional(self) -> bool:

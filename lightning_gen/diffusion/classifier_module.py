@@ -17,6 +17,7 @@ from lightning_gen.diffusion.schedules import Cosine, NoiseSchedule
 from lightning_gen.diffusion.time_samplers import LowDiscrepancy, TimeSampler
 from lightning_gen.errors import IncompatibleAxes, UserError
 from lightning_gen.generative_module import GenerativeModule
+from lightning_gen.networks.factory import made
 from lightning_gen.random_source import RandomSource
 
 
@@ -61,14 +62,15 @@ class NoisyClassifier(GenerativeModule):
             )
 
     def build(self) -> None:
-        self.network = self.network_factory(self.shape, self.num_classes, None)
+        self.network = made(self.network_factory, self.shape, self.num_classes, None)
 
     def networks(self):
         yield self.network
 
     def logits(self, x_t: Tensor, level: NoiseLevel) -> Tensor:
         """x_t [B, *shape] at a level -> [B, num_classes], in x_t's dtype."""
-        return asked(self.network, x_t, level, self.path.input_scale(level), None)
+        shape = (len(x_t), self.num_classes)
+        return asked(self.network, x_t, level, self.path.input_scale(level), None, shape)
 
     def log_prob(self, x_t: Tensor, logsnr: Tensor, y: Tensor) -> Tensor:
         """log p(y | x_t), [B] in nats, at log-SNR [B] or [], for labels int64 [B]."""

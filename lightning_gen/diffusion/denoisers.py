@@ -18,6 +18,7 @@ from lightning_gen.diffusion.parameterizations import Parameterization, Predicti
 from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.variance_models import VarianceModel
+from lightning_gen.networks.factory import checked
 from lightning_gen.networks.layers import own_dtype
 
 
@@ -35,7 +36,14 @@ class Denoiser(ABC):
         return broadcast(alpha, x_t), broadcast(sigma, x_t)
 
 
-def asked(network: nn.Module, x_t: Tensor, level: NoiseLevel, scale: Tensor | None, cond: Tensor | None) -> Tensor:
+def asked(
+    network: nn.Module,
+    x_t: Tensor,
+    level: NoiseLevel,
+    scale: Tensor | None,
+    cond: Tensor | None,
+    shape: tuple[int, ...],
+) -> Tensor:
     """network(scale x_t, logsnr, cond) at a level, in x_t's dtype.
 
     The state x_t keeps its dtype, the network runs in its own (and under autocast, if that is on), log-SNR stays
@@ -43,10 +51,15 @@ def asked(network: nn.Module, x_t: Tensor, level: NoiseLevel, scale: Tensor | No
 
     Args:
         scale: of the input, [B] or []; None for nothing.
+        shape: of the output.
+
+    Raises:
+        UserError: the output has another shape.
     """
     dtype = own_dtype(network, x_t.dtype)
     seen = x_t if scale is None else broadcast(scale.to(x_t.dtype), x_t) * x_t
-    return network(seen.to(dtype), level.logsnr.float().expand(len(x_t)), cond).to(x_t.dtype)
+    out = network(seen.to(dtype), level.logsnr.float().expand(len(x_t)), cond)
+    return checked(network, out, shape).to(x_t.dtype)
 
 
 class NetworkDenoiser(Denoiser):
@@ -80,7 +93,8 @@ class NetworkDenoiser(Denoiser):
         cond = condition_or_null(self.conditioner, y, x_t, drop)
         scale = self.parameterization.input_scale(level)
         scale = scale if scale is not None else self.path.input_scale(level)
-        out = asked(self.network, x_t, level, scale, cond)
+        channels = x_t.shape[1] * (1 if self.variance is None else self.variance.multiple)
+        out = asked(self.network, x_t, level, scale, cond, (len(x_t), channels, *x_t.shape[2:]))
         if self.variance is None or self.variance.multiple == 1:
             return out, None
         return out.split((x_t.shape[1], out.shape[1] - x_t.shape[1]), dim=1)

@@ -28,6 +28,7 @@ from lightning_gen.diffusion.weightings import Simple, Weighting
 from lightning_gen.errors import NonFiniteSamples
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
+from lightning_gen.networks.factory import made
 from lightning_gen.powers import Film, Imputation
 from lightning_gen.random_source import LossDraws, RandomSource
 
@@ -118,7 +119,7 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
     def build(self) -> None:
         cond_dim = self.build_conditioner()
         channels = self.shape[0] * (self.variance.multiple if self.variance is not None else 1)
-        self.network = self.network_factory(self.shape, channels, cond_dim)
+        self.network = made(self.network_factory, self.shape, channels, cond_dim)
 
     def networks(self):
         yield self.network

@@ -27,6 +27,7 @@ from lightning_gen.domains import integer_dtype
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
+from lightning_gen.networks.factory import made
 from lightning_gen.powers import Film, Imputation
 from lightning_gen.random_source import RandomSource
 from lightning_gen.strata import strata
@@ -119,7 +120,7 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         images = len(self.shape) == 3
         shape = (self.shape[0] * features, *self.shape[1:]) if images else (features, *self.shape)
         channels = (self.shape[0] if images else 1) * self.head.numbers(self.levels)
-        self.network = self.network_factory(shape, channels, cond_dim)
+        self.network = made(self.network_factory, shape, channels, cond_dim)
 
     def networks(self) -> Iterator[nn.Module]:
         yield self.network

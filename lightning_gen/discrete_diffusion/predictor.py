@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_gen.conditional import condition_or_null
 from lightning_gen.discrete_diffusion.encodings import Encoding
 from lightning_gen.discrete_diffusion.heads import Head
+from lightning_gen.networks.factory import checked
 from lightning_gen.networks.layers import own_dtype
 
 
@@ -54,6 +55,8 @@ class NetworkPredictor(Predictor):
         x = x.to(own_dtype(self.network, x.dtype))
         logsnr = logsnr.expand(len(x_t))
         out = self.network(x, torch.zeros_like(logsnr) if self.timeless else logsnr, cond)
+        channels = (x_t.shape[1] if x_t.ndim == 4 else 1) * self.head.numbers(self.levels)
+        checked(self.network, out, (len(x), channels, *x.shape[2:]))
         # logarithms of small probabilities are nothing for 16 bits
         with torch.autocast(out.device.type, enabled=False):
             return self.head(out.to(torch.promote_types(out.dtype, torch.float32)), x_t, self.levels)

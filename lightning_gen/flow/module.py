@@ -24,6 +24,7 @@ from lightning_gen.flow.layer_watch import LayerWatch
 from lightning_gen.flow.samplers import LatentSampler, Sampler
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
+from lightning_gen.networks.factory import BIJECTION, made
 from lightning_gen.powers import LatentVariables
 from lightning_gen.precision import full_float32
 from lightning_gen.random_source import GeneratorSource, RandomSource, derive_seed
@@ -90,7 +91,7 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
         cond_dim = self.build_conditioner()
         if self.dequantization is not None:
             self.dequantization.bind(self.shape, self.levels, cond_dim)
-        self.flow = self.flow_factory(self.shape, cond_dim)
+        self.flow = made(self.flow_factory, self.shape, cond_dim, key="flow", like=BIJECTION)
         self.watch = LayerWatch(self)
         if self.checkpoint_gradients:
             checkpoint_steps(self.flow)

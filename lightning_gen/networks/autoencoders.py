@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from lightning_gen.errors import UserError
+from lightning_gen.networks.factory import MAP, made
 from lightning_gen.networks.maps import Map
 
 MapFactory = Callable[[tuple[int, ...], tuple[int, ...], int | None], nn.Module]
@@ -38,8 +39,8 @@ class Bottleneck(Map):
         super().__init__(in_shape, out_shape, cond_dim)
         if features < 1:
             raise UserError(f"Bottleneck needs at least one feature, got features {features}")
-        self.encoder = encoder(self.in_shape, (features,), cond_dim)
-        self.decoder = decoder((features,), self.out_shape, cond_dim)
+        self.encoder = made(encoder, self.in_shape, (features,), cond_dim, key="encoder", like=MAP)
+        self.decoder = made(decoder, (features,), self.out_shape, cond_dim, key="decoder", like=MAP)
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
         return self.decoder(self.encoder(x, cond), cond)
@@ -62,7 +63,7 @@ class NoiseBlind(nn.Module):
         self, shape: tuple[int, ...], out_channels: int, cond_dim: int | None = None, *, network: MapFactory
     ) -> None:
         super().__init__()
-        self.map = network(tuple(shape), (out_channels, *shape[1:]), cond_dim)
+        self.map = made(network, tuple(shape), (out_channels, *shape[1:]), cond_dim, like=MAP)
 
     def forward(self, x: Tensor, logsnr: Tensor, cond: Tensor | None = None) -> Tensor:
         """x [B, *shape], logsnr [B] of no influence, cond [B, cond_dim] or None -> [B, out_channels, *shape[1:]]."""

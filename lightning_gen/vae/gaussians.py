@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gen.errors import UserError
+from lightning_gen.networks.factory import MAP, checked
 from lightning_gen.networks.layers import own_dtype
 
 LOG_STD = 7.0
@@ -185,7 +186,8 @@ def standard_log_prob(z: Tensor) -> Tensor:
 def asked(network: nn.Module, x: Tensor, cond: Tensor | None) -> Tensor:
     """network(x, cond) in the dtype of its weights (and under autocast, if that is on), back in float32 or float64."""
     dtype = own_dtype(network, x.dtype)
-    return precise(network(x.to(dtype), None if cond is None else cond.to(dtype)))
+    out = network(x.to(dtype), None if cond is None else cond.to(dtype))
+    return precise(checked(network, out, (len(x), *getattr(network, "out_shape", out.shape[1:])), MAP))
 
 
 def precise(x: Tensor) -> Tensor:

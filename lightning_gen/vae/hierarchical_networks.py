@@ -9,6 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.networks.factory import BLOCK, made
 from lightning_gen.networks.maps import Map
 from lightning_gen.vae.gaussians import DiagonalGaussian, asked, bounded
 from lightning_gen.vae.hierarchy import BottomUp, Generator, Inference, TopDown
@@ -33,9 +34,11 @@ class NetworkGenerator(Generator):
     ) -> None:
         super().__init__()
         self.shapes = list(shapes)
-        self.to_data = block(shapes[0], out_shape, cond_dim, widths[0])
+        self.to_data = made(block, shapes[0], out_shape, cond_dim, widths[0], key="block", like=BLOCK)
         downward = zip(pairwise(shapes), widths[1:])
-        self.down = nn.ModuleList(block(above, twice(below), cond_dim, w) for (below, above), w in downward)
+        self.down = nn.ModuleList(
+            made(block, above, twice(below), cond_dim, w, key="block", like=BLOCK) for (below, above), w in downward
+        )
 
     def networks(self) -> Iterator[nn.Module]:
         """All its blocks."""
@@ -70,7 +73,9 @@ class BottomUpInference(BottomUp, NetworkInference):
         self, shape: Shape, latents: Sequence[Shape], widths: Sequence[int], block: Block, cond_dim: int | None
     ) -> None:
         upward = zip(pairwise([shape, *latents]), widths)
-        self.up = nn.ModuleList(block(below, twice(above), cond_dim, w) for (below, above), w in upward)
+        self.up = nn.ModuleList(
+            made(block, below, twice(above), cond_dim, w, key="block", like=BLOCK) for (below, above), w in upward
+        )
 
     def networks(self) -> Iterator[nn.Module]:
         yield from self.up
@@ -142,7 +147,9 @@ class TopDownInference(TopDown, NetworkInference):
     ) -> None:
         features = [(w, *latent[1:]) for w, latent in zip(widths, latents)]
         upward = zip(pairwise([shape, *features]), widths)
-        self.up = nn.ModuleList(block(below, above, cond_dim, w) for (below, above), w in upward)
+        self.up = nn.ModuleList(
+            made(block, below, above, cond_dim, w, key="block", like=BLOCK) for (below, above), w in upward
+        )
         further = [*(self.merge.further(latent) for latent in latents[:-1]), 0]
         seen = [(w + more, *latent[1:]) for w, more, latent in zip(widths, further, latents)]
         reader = self.reader or block

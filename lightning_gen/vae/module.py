@@ -16,6 +16,7 @@ from lightning_gen.errors import UserError
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.masks import as_mask
+from lightning_gen.networks.factory import MAP, made
 from lightning_gen.networks.maps import Network
 from lightning_gen.powers import Imputation, LatentVariables
 from lightning_gen.random_source import RandomSource
@@ -236,8 +237,22 @@ class VAE(LatentVariableModule):
             )
 
     def make(self, cond_dim: int | None) -> None:
-        self.encoder = self.encoder_factory(self.shape, (self.posterior.features(self.latent_dim),), cond_dim)
-        self.decoder = self.decoder_factory((self.latent_dim,), self.observation.out_shape, cond_dim)
+        self.encoder = made(
+            self.encoder_factory,
+            self.shape,
+            (self.posterior.features(self.latent_dim),),
+            cond_dim,
+            key="encoder",
+            like=MAP,
+        )
+        self.decoder = made(
+            self.decoder_factory,
+            (self.latent_dim,),
+            self.observation.out_shape,
+            cond_dim,
+            key="decoder",
+            like=MAP,
+        )
 
     def networks(self) -> Iterator[nn.Module]:
         yield self.encoder

@@ -119,7 +119,7 @@ def test_the_network_is_built_for_features_of_states_and_numbers_of_the_head(enc
 
     def network(shape, out_channels, cond_dim):
         built.append((shape, out_channels, cond_dim))
-        return nn.Conv2d(shape[0], out_channels, 1)
+        return Remembers()
 
     module = DiscreteDiffusion((2, 3, 5), 4, None, network, Absorbing(), encoding=encoding, head=head)
     module.configure_model()

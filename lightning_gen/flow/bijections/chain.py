@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_gen.flow.bijections.base import Bijection, Factory
+from lightning_gen.networks.factory import BIJECTION, made
 
 
 class Chain(Bijection):
@@ -22,11 +23,12 @@ class Chain(Bijection):
     def __init__(
         self, shape: tuple[int, ...], cond_dim: int | None = None, layers: Sequence[Factory] = (), times: int = 1
     ) -> None:
-        made: list[Bijection] = []
+        built: list[Bijection] = []
         for make in [*layers] * times:
-            made.append(make(made[-1].out_shape if made else tuple(shape), cond_dim))
-        super().__init__(shape, cond_dim, made[-1].out_shape if made else None)
-        self.layers = nn.ModuleList(made)
+            at = built[-1].out_shape if built else tuple(shape)
+            built.append(made(make, at, cond_dim, key="layer", like=BIJECTION))
+        super().__init__(shape, cond_dim, built[-1].out_shape if built else None)
+        self.layers = nn.ModuleList(built)
         self.checkpointed: frozenset[int] = frozenset()
 
     def forward(self, x: Tensor, cond: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from torch.func import functional_call
 from lightning_gen.flow.bijections.base import Bijection, per_example
 from lightning_gen.flow.bijections.coupling_masks import ChannelMask, Mask, MaskFactory
 from lightning_gen.flow.bijections.transforms import Affine, Transform
+from lightning_gen.networks.factory import MAP_WITH_OUTPUT, made
 from lightning_gen.networks.layers import own_dtype, zero
 from lightning_gen.networks.maps import Network
 
@@ -38,7 +39,9 @@ class HalfTransformed(Bijection):
     ) -> None:
         super().__init__(shape, cond_dim, out_shape)
         self.mask, self.transform = mask, transform
-        self.network = network(mask.given_shape, mask.network_shape(transform.features), cond_dim)
+        self.network = made(
+            network, mask.given_shape, mask.network_shape(transform.features), cond_dim, like=MAP_WITH_OUTPUT
+        )
         zero(self.network.output)
 
     def change(self, given: Tensor, active: Tensor, cond: Tensor | None) -> tuple[Tensor, Tensor]:
