@@ -152,6 +152,7 @@ BAD = {
     "a text in UTF-16": (
         ["fit", f"--model={MODEL}", "--data=datamodules.Text", "--data.init_args.path=wide.txt", "--run=new"],
         "wide.txt holds NUL characters, as UTF-16 does: convert it to UTF-8",
+    ),
     # users' classes
     "a network built otherwise": (
         [*FIT, "--run=new", "--model.init_args.network=torch.nn.ReLU"],
