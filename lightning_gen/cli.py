@@ -154,15 +154,23 @@ class GenerativeCLI(LightningCLI):
         run = config.run or (wandb_run.sweep_directory() if self.verb == "fit" else None)
         self.run_dir, self.is_new = choose_directory(self.verb, run, given, self._config_name(), nodes)
         self.entry = enter(self.verb, self.run_dir, self.resolved, self.recipe, given)
+        asked = wandb_run.asked_id(config.trainer.get("logger"))
         if self.verb == "fit":
-            self.entry = replace(self.entry, identity=wandb_run.sweep_run() or self.entry.identity)
+            own = (self.run_dir / "run_id").exists()
+            if own and asked not in (None, self.entry.identity):
+                raise UserError(
+                    f"{self.run_dir} has the W&B id {self.entry.identity}, not {asked}: leave logger.id out"
+                )
+            self.entry = replace(self.entry, identity=wandb_run.sweep_run() or asked or self.entry.identity)
         config.ckpt_path = self.entry.checkpoint
         config.trainer.default_root_dir = str(self.run_dir)
         tags = [config[key].class_path.rpartition(".")[2] for key in ("model", "data")]
         tags.append(f"seed-{config.seed_everything}")
         logger = config.trainer.get("logger")
         # A verb that judges is a W&B run beside the training's, which would otherwise get rows from outside.
-        identity = self.entry.identity if self.verb == "fit" else f"{self.entry.identity}-{self.verb}"
+        identity = self.entry.identity
+        if self.verb != "fit":
+            identity = f"{identity}-{self.verb}" if asked in (None, identity) else asked
         group = f"{self._config_name()}-{self._configuration()}" if self.verb == "fit" else None
         wandb_run.complete(logger, self.run_dir, identity, self.verb, tags, group)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -14,6 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_gen import wandb_segments
+from lightning_gen.errors import UserError
 from lightning_gen.metrics_file import read_rows
 from lightning_gen.wandb_segments import Cell
 from lightning_gen.wandb_server import has_key, reachable, server
@@ -210,9 +212,7 @@ def complete(logger: Any, run: Path, identity: str, job_type: str, tags: list[st
         logger: `trainer.logger` as parsed: one logger, a list of them, or none.
         identity, job_type, tags, group: of the W&B run; what the config says itself stays.
     """
-    for one in logger if isinstance(logger, list) else [logger]:
-        if not (getattr(one, "class_path", None) or "").endswith("WandbLogger"):
-            continue
+    for one in _loggers(logger):
         given = {**one.init_args.as_dict(), **(one.get("dict_kwargs") or {})}
         whole = settings(run, identity, given, job_type, tags, group)
         known = one.init_args.as_dict().keys()
@@ -222,11 +222,30 @@ def complete(logger: Any, run: Path, identity: str, job_type: str, tags: list[st
         one.class_path = f"{WandbRun.__module__}.{WandbRun.__qualname__}"
 
 
+def _loggers(logger: Any) -> list[Any]:
+    """The WandbLoggers among `trainer.logger` as parsed."""
+    several = logger if isinstance(logger, list) else [logger]
+    return [one for one in several if (getattr(one, "class_path", None) or "").endswith("WandbLogger")]
+
+
 def settings(
     run: Path, identity: str, given: dict[str, Any], job_type: str, tags: list[str], group: str | None = None
 ) -> dict[str, Any]:
-    """The arguments of a logger that lives in the run directory, resumes, and neither asks nor waits for anything."""
+    """The arguments of a logger that lives in the run directory, resumes, and neither asks nor waits for anything.
+
+    What the config says stands, then W&B's environment variables, then this project's own names. What cannot stand is
+    refused, or set aside in a line.
+
+    Raises:
+        UserError: another folder or way to resume than the run directory's, or a prefix.
+    """
     given = {key: value for key, value in given.items() if value is not None}
+    _refuse(run, given)
+    environment = {
+        key: os.environ[f"WANDB_{key.upper()}"] for key in _ENVIRONMENT if os.environ.get(f"WANDB_{key.upper()}")
+    }
+    if "tags" in environment:
+        environment["tags"] = environment["tags"].split(",")
     offline = _offline(given)
     if offline:
         given.pop("mode", None)  # WandbLogger says it through the environment, which this would override
@@ -236,6 +255,7 @@ def settings(
         "tags": tags,
         "group": os.environ.get("WANDB_RUN_GROUP") or _first_group(run, identity) or group,
         "job_type": job_type,
+        **environment,
         **given,
         "offline": offline,
         "save_dir": str(run),
@@ -244,6 +264,53 @@ def settings(
         "log_model": False,
         "settings": {**_of_client(), **given.get("settings", {})},
     }
+
+
+_ENVIRONMENT = ("project", "name", "tags", "job_type")
+"""Arguments that stand in WANDB_PROJECT and the like; W&B itself reads those that are not given, such as WANDB_ENTITY."""
+
+
+def _refuse(run: Path, given: Mapping[str, Any]) -> None:
+    """Raises UserError for arguments that a run directory cannot have; names in a line those that are set aside."""
+    for key in ("save_dir", "dir"):
+        if str(given.get(key, ".")) not in (".", str(run)):
+            raise UserError(
+                f"trainer.logger.{key} is {str(given[key])!r}: W&B's files of a run lie in its directory, {run}/wandb, from "
+                "where it resumes and is sent; leave it out"
+            )
+    if given.get("resume", "allow") != "allow":
+        raise UserError(f"trainer.logger.resume is {given['resume']!r}: a run directory always resumes; leave it out")
+    if given.get("prefix"):
+        raise UserError(
+            f"trainer.logger.prefix is {given['prefix']!r}: metrics keep their names, by which runs are compared; leave it "
+            "out, and give a name, tags or a group"
+        )
+    if rank_zero_only.rank != 0:
+        return
+    aside = [name for name in ("WANDB_DIR", "WANDB_RESUME") if os.environ.get(name)]
+    aside += ["WANDB_RUN_ID"] if os.environ.get("WANDB_RUN_ID") and sweep_run() is None else []
+    if aside:
+        print(f"{', '.join(aside)}: set aside, since {run} has its own W&B folder and id", file=sys.stderr)
+    if given.get("log_model"):
+        print(f"trainer.logger.log_model: set aside, checkpoints stay in {run}/checkpoints", file=sys.stderr)
+
+
+def asked_id(logger: Any) -> str | None:
+    """The id that a config's WandbLogger is given, as `id` or `version`; None without one.
+
+    Raises:
+        UserError: W&B takes no such id.
+    """
+    for one in _loggers(logger):
+        arguments = {**one.init_args.as_dict(), **(one.get("dict_kwargs") or {})}
+        found = arguments.get("id") or arguments.get("version")
+        if found and (re.search(r"[/\\#?%:\s]", str(found)) or len(str(found)) > 128):
+            raise UserError(
+                f"trainer.logger.id is {found!r}: W&B takes up to 128 characters, none of / \\ # ? % : or a space"
+            )
+        if found:
+            return str(found)
+    return None
 
 
 def _first_group(run: Path, identity: str) -> str | None:

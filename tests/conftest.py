@@ -82,7 +82,8 @@ class TinyModel(GenerativeModule):
 def no_wandb(tmp_path, monkeypatch):
     """Nothing from outside says which W&B there is: no key, no server, no proxy."""
     proxies = [f"{scheme}_proxy" for scheme in ("http", "https", "all", "no")]
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_RUN_GROUP", *proxies):
+    own = [name for name in os.environ if name.startswith("WANDB_")]
+    for name in (*own, *proxies):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))

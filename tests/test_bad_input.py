@@ -162,6 +162,19 @@ BAD = {
         [*FIT, "--run=new", "--model.init_args.network=torch.nn.Identity"],
         "it is built as Net(shape, out_channels, cond_dim) and called as net(x, logsnr, cond)",
     ),
+    # arguments of W&B's logger
+    "a prefix for W&B": (
+        [*FIT, "--run=new", "--trainer.logger=WandbLogger", "--trainer.logger.prefix=x"],
+        "trainer.logger.prefix is 'x': metrics keep their names",
+    ),
+    "another folder for W&B": (
+        [*FIT, "--run=new", "--trainer.logger=WandbLogger", "--trainer.logger.dir=x"],
+        "logger.dir",
+    ),
+    "an id that W&B refuses": (
+        [*FIT, "--run=new", "--trainer.logger=WandbLogger", "--trainer.logger.id=a/b"],
+        "logger.id",
+    ),
 }
 
 

@@ -1,12 +1,15 @@
 """The W&B run: where it lives, that it never asks or waits, and what its rows say."""
 
+import inspect
 from argparse import Namespace
 
 import pytest
 import wandb
 from jsonargparse import Namespace as Parsed
+from lightning.pytorch.loggers import WandbLogger
 
 from lightning_gen import wandb_run
+from lightning_gen.errors import UserError
 from lightning_gen.wandb_run import WandbRun, complete, has_key, settings
 
 
@@ -15,15 +18,95 @@ def answered(no_wandb, monkeypatch):
     monkeypatch.setattr(wandb_run, "reachable", lambda *args: True)
 
 
-GIVEN = {"project": "mine", "name": None, "resume": "never", "save_dir": "elsewhere", "offline": False}
+GIVEN = {"project": "mine", "name": None, "resume": None, "save_dir": ".", "offline": False}
 
 
-def test_a_run_lives_in_its_directory_and_resumes_whatever_the_config_says(tmp_path):
+def test_a_run_lives_in_its_directory_and_resumes(tmp_path):
     made = settings(tmp_path, "abc", GIVEN, "fit", ["VAE"], "family")
     assert (made["project"], made["name"]) == ("mine", tmp_path.name)
     assert (made["id"], made["resume"], made["save_dir"]) == ("abc", "allow", str(tmp_path))
     assert (made["job_type"], made["tags"], made["group"]) == ("fit", ["VAE"], "family")
     assert settings(tmp_path, "abc", {**GIVEN, "group": "own", "tags": ["t"]}, "fit", [], "f")["group"] == "own"
+
+
+STANDS, REFUSED, ASIDE = "stands", "is refused in one line", "is set aside in one line"
+ARGUMENTS = {
+    "name": ("x", STANDS),
+    "project": ("x", STANDS),
+    "save_dir": ("elsewhere", REFUSED),
+    "dir": ("elsewhere", REFUSED),
+    "version": ("x", "is the id"),
+    "id": ("x", "is the id"),
+    "offline": (True, STANDS),
+    "anonymous": (True, STANDS),
+    "log_model": ("all", ASIDE),
+    "experiment": (None, "is no value of a config"),
+    "prefix": ("x", REFUSED),
+    "checkpoint_name": ("x", STANDS),
+    "add_file_policy": ("immutable", STANDS),
+    # of wandb.init
+    "entity": ("x", STANDS),
+    "group": ("x", STANDS),
+    "tags": (["x"], STANDS),
+    "notes": ("x", STANDS),
+    "job_type": ("x", STANDS),
+    "resume": ("never", REFUSED),
+    "reinit": (True, STANDS),
+    "config_exclude_keys": (["x"], STANDS),
+}
+VARIABLES = {
+    "WANDB_PROJECT": ("project", "x"),
+    "WANDB_NAME": ("name", "x"),
+    "WANDB_TAGS": ("tags", ["x", "y"]),
+    "WANDB_RUN_GROUP": ("group", "x"),
+    "WANDB_JOB_TYPE": ("job_type", "x"),
+    "WANDB_ENTITY": ("entity", None),  # W&B reads these where it is not told
+    "WANDB_NOTES": ("notes", None),
+    "WANDB_DIR": (None, ASIDE),
+    "WANDB_RESUME": (None, ASIDE),
+    "WANDB_RUN_ID": (None, ASIDE),
+}
+
+
+def test_every_argument_of_the_logger_is_in_the_table():
+    own = set(inspect.signature(WandbLogger.__init__).parameters) - {"self", "kwargs"}
+    assert own <= ARGUMENTS.keys()
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_an_argument_of_the_logger_stands_or_one_line_says_that_it_cannot(tmp_path, name, capsys):
+    value, what = ARGUMENTS[name]
+    if what == REFUSED:
+        with pytest.raises(UserError, match=f"logger.{name} is '{value}'.*leave it out") as caught:
+            settings(tmp_path, "abc", {name: value}, "fit", [])
+        assert "\n" not in str(caught.value)
+    elif what == "is the id":
+        logger = Parsed(class_path="WandbLogger", init_args=Parsed(**{name: value}))
+        assert wandb_run.asked_id([logger]) == value
+    elif value is not None:
+        made = settings(tmp_path, "abc", {name: value}, "fit", ["t"], "g")
+        said = capsys.readouterr().err
+        assert (made[name] == value, said) == (True, "") if what == STANDS else said.count("\n") == 1 and name in said
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_variable_of_the_environment_stands_below_the_config_or_a_line_says_that_it_cannot(
+    tmp_path, name, monkeypatch, capsys
+):
+    key, meant = VARIABLES[name]
+    monkeypatch.setenv(name, ",".join(meant) if isinstance(meant, list) else "x")
+    made = settings(tmp_path, "abc", {}, "fit", ["t"], "g")
+    said = capsys.readouterr().err
+    if meant is ASIDE:
+        assert name in said and said.count("\n") == 1 and (made["id"], made["save_dir"]) == ("abc", str(tmp_path))
+    else:
+        assert made.get(key) == meant and not said
+        assert settings(tmp_path, "abc", {key: "own"}, "fit", ["t"], "g")[key] == "own"
+
+
+def test_an_id_that_w_and_b_refuses_is_refused_before():
+    with pytest.raises(UserError, match="logger.id is 'a/b'"):
+        wandb_run.asked_id(Parsed(class_path="WandbLogger", init_args=Parsed(id="a/b")))
 
 
 def test_a_benchmark_names_the_group_of_its_cells(tmp_path, monkeypatch):
