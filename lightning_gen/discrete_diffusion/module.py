@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -32,6 +33,9 @@ from lightning_gen.powers import Film, Imputation
 from lightning_gen.random_source import RandomSource
 from lightning_gen.strata import strata
 
+LEFT_AT_END = 0.1
+"""Nats: the most that a component of x_T may still say about x_0."""
+
 
 class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
     """Diffusion over levels. D3PM, masked diffusion and any-order autoregression are choices of its axes, not classes.
@@ -48,7 +52,8 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         head: what the network's output says of x_0.
         objective: what training minimises.
         timeless: tell the network nothing of the noise level, of a process with masks.
-        sampler: how samples are drawn by default; 100 ancestral steps, or all that the chain has.
+        sampler: how samples are drawn by default; 100 ancestral steps, or all that the chain has. An ordered process takes all
+            of its steps, a component each; 100 steps draw about D / 100 masks at once, which `AnyOrder` does not.
         bound: how the likelihood is estimated by default.
         imputer: how holes are filled by default.
         conditioner: makes from num_classes what turns y into the network's `cond`; None for an unconditional model.
@@ -92,8 +97,9 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         self.encoding, self.head, self.timeless = encoding or OneHot(), head or Categorical(), timeless
         self.objective, self.bound = objective or Bound(), bound or VariationalBound()
         self.process.bind(self.shape, levels, self.schedule, steps)
-        self.sampler = sampler or Ancestral(min(100, self.process.steps or 100))
-        self.imputer = imputer or Infilling(self.sampler)
+        steps = self.process.steps or 100
+        self.sampler = sampler or Ancestral(steps if self.process.deterministic else min(100, steps))
+        self.imputer = (imputer or Infilling()).of(self.sampler)
         self.label_dropout = label_dropout
         self.conditioner: nn.Module | None = None
         self.check()
@@ -107,6 +113,13 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         self._check_sampler(self.sampler)
         self._check_sampler(self.imputer.sampler)
         self.bound.check(self.process)
+        left = self.process.left_at_end()
+        if not left <= LEFT_AT_END:  # so is NaN, of rates beyond what floats hold
+            raise UserError(
+                f"{type(self.process).__name__} with {type(self.schedule).__name__} leaves {left:.2g} of "
+                f"{math.log(self.levels):.2g} nats about each component in x_T (at most {LEFT_AT_END:g}): samples start from "
+                "independent noise and would lack them. Let alpha fall faster or, where levels are few, choose Uniform"
+            )
 
     def _check_sampler(self, sampler: Sampler) -> None:
         sampler.check(self.process)
@@ -208,7 +221,7 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         imputer: Infilling | None = None,
         rng: RandomSource | None = None,
     ) -> Tensor:
-        imputer = imputer or self.imputer
+        imputer = (imputer or self.imputer).of(self.sampler)
         self.check_data(x)
         self._check_sampler(imputer.sampler)
         rng = rng if rng is not None else self.default_rng(len(x))

@@ -22,8 +22,10 @@ class Bound(Objective):
     """The variational bound's diffusion and reconstruction terms, at one step or time of each example.
 
     Args:
-        cross_entropy: weight, lambda, of an auxiliary -log p(x_0 | x_t) (Austin et al. 2021, eq. 5; 0.001 to 0.01 there). Here
-            p(x_0 | x_t) is the one that the way back follows from, so that both parts have one optimum.
+        cross_entropy: weight, lambda, of an auxiliary -log p(x_0 | x_t) beside the KL of one step, as in the code and the runs
+            of Austin et al. 2021 (eq. 5; 0.001 to 0.01 there). The bound is the sum over T steps, so the loss is the bound
+            + T lambda (-log p(x_0 | x_t)); in continuous time, where there is no T, the bound + lambda (-log p(x_0 | x_t)).
+            p(x_0 | x_t) is the one from which the reverse steps follow, so that both parts have one optimum.
     """
 
     def __init__(self, cross_entropy: float = 0.0) -> None:
@@ -34,7 +36,8 @@ class Bound(Objective):
     def __call__(self, process: Process, x0: Tensor, x_t: Tensor, log_w: Tensor, t: Tensor) -> dict[str, Tensor]:
         parts = {"bound": process.nats(x0, x_t, log_w, t).flatten(1).mean(1)}
         if self.weight:
-            parts["cross_entropy"] = self.weight * process.cross_entropy(x0, x_t, log_w, t).flatten(1).mean(1)
+            weight = self.weight * (process.steps or 1)
+            parts["cross_entropy"] = weight * process.cross_entropy(x0, x_t, log_w, t).flatten(1).mean(1)
         return parts
 
 

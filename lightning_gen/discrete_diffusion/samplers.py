@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -25,10 +26,13 @@ class Known:
     Attributes:
         x0: int64 [B, *shape]; what stands in its holes is a level, but has no influence.
         mask: bool [B, *shape], true where it is known.
+        resamplings: how often `Ancestral` walks each stretch of `jump` steps, noise being put back in between.
     """
 
     x0: Tensor
     mask: Tensor
+    resamplings: int = 1
+    jump: int = 1
 
     def put(self, process: Process, x: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
         """x [B, *shape] at t, its known part as the process has it there."""
@@ -121,12 +125,18 @@ class Ancestral(Sampler):
         self, predictor: Conditioned, process: Process, x: Tensor, known: Known | None, rng: RandomSource
     ) -> Iterator[Tensor]:
         grid = process.grid(self.steps, x.device)
-        for t, s in zip(grid, grid[1:]):
-            logsnr = process.logsnr(t).expand(len(x)) if known is None else process.logsnr_of(x, t)
-            x = process.step(x, predictor(x, logsnr), s, t, rng)
-            if known is not None:
-                x = known.put(process, x, s, rng)
-            yield x
+        resamplings, jump = (1, 1) if known is None else (known.resamplings, known.jump)
+        for first in range(0, self.steps, jump):
+            stretch = grid[first : first + jump + 1]
+            for again in range(resamplings):
+                if again:
+                    x = known.put(process, process.diffuse(x, stretch[0], rng, stretch[-1]), stretch[0], rng)
+                for t, s in pairwise(stretch):
+                    logsnr = process.logsnr(t).expand(len(x)) if known is None else process.logsnr_of(x, t)
+                    x = process.step(x, predictor(x, logsnr), s, t, rng)
+                    if known is not None:
+                        x = known.put(process, x, s, rng)
+                    yield x
 
 
 class Unmasking(Sampler):
@@ -140,6 +150,11 @@ class Unmasking(Sampler):
         if not isinstance(process, Absorbing):
             raise UserError(
                 f"{type(self).__name__} fills masks, and {type(process).__name__} has none: choose Ancestral"
+            )
+        if process.deterministic:
+            raise UserError(
+                f"{type(self).__name__} fills masks in any order, and the network of {type(process).__name__} knows one "
+                "order alone: choose Ancestral"
             )
 
     @abstractmethod

@@ -5,6 +5,7 @@ import torch
 
 from lightning_gen.closed_forms import GaussianPosterior
 from lightning_gen.dae import (
+    DenoisingAutoencoder,
     FixedNoise,
     Informed,
     Langevin,
@@ -92,6 +93,19 @@ def test_knowing_a_part_draws_the_rest_given_it():
     gain = COV[1, 0] / COV[0, 0]
     assert x[:, 1].mean().item() == pytest.approx((MEAN[1] + gain * (1.5 - MEAN[0])).item(), abs=0.05)
     assert x[:, 1].var().item() == pytest.approx((COV[1, 1] - gain * COV[1, 0]).item(), abs=0.03)
+
+
+@pytest.mark.parametrize("noise", [LogUniformNoise(), LogUniformNoise(0.02, 20.0), LogUniformNoise(0.05, 10.0)])
+def test_the_default_imputer_draws_from_the_conditional(noise):
+    """Of unit normals with correlation 0.8: slope 0.8 and variance 0.36, within 0.03."""
+    pair = LinearDenoiser(GaussianPosterior(torch.zeros(2), torch.tensor([[1.0, 0.8], [0.8, 1.0]])))
+    known = torch.linspace(-2, 2, 2000)
+    informed = Informed(pair, torch.stack([known, 0 * known], 1), torch.tensor([True, False]))
+    module = DenoisingAutoencoder((2,), None, None, lambda *_: torch.nn.Identity(), noise)
+    x = drawn(module.imputer, noise, 2000, informed)[:, 1]
+    slope = (x @ known / (known @ known)).item()
+    assert slope == pytest.approx(0.8, abs=0.03)
+    assert (x - slope * known).var().item() == pytest.approx(0.36, abs=0.04)
 
 
 def test_churn_puts_new_noise_in_the_place_of_old():

@@ -50,6 +50,33 @@ class Anything(Predictor):
         return logits.log_softmax(-1).reshape(*x_t.shape, -1)
 
 
+class Exact(Predictor):
+    """What two components say about each other, exactly, whose joint is p [L, L]. NaN for a state that x_0 cannot come to."""
+
+    def __init__(self, process: Process, p: Tensor) -> None:
+        self.process, self.p = process, p.double()
+        steps = process.steps or 1000
+        self.times = torch.arange(1, steps + 1, dtype=torch.float64) / steps
+        self.logsnr = torch.stack([process.logsnr(t) for t in self.times])
+
+    def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Tensor:
+        levels, w = self.process.levels, torch.empty(len(x_t), 2, self.process.levels, dtype=torch.float64)
+        each = torch.eye(levels, dtype=torch.float64).log()[:, None]
+        for told in [None] if self.process.masked else logsnr.unique():
+            rows = slice(None) if told is None else logsnr == told
+            if self.process.masked:  # whatever has not come is a mask, of all alike
+                q = torch.cat([torch.eye(levels, dtype=torch.float64), torch.ones(levels, 1, dtype=torch.float64)], 1)
+            else:
+                t = self.times[(self.logsnr - told).abs().argmin()]
+                q = self.process.log_forward(each, t)[:, 0].exp()
+            seen = q[:, x_t[rows]]  # [L, B, 2]
+            w[rows, 0], w[rows, 1] = (self.p @ seen[..., 1]).T, (self.p.T @ seen[..., 0]).T
+        if self.process.deterministic:  # known are only states in which all before are drawn
+            masked = (x_t == self.process.mask)[:, self.process.place.argsort()]
+            w[masked[:, 0] & ~masked[:, 1]] = torch.nan
+        return (w / w.sum(-1, keepdim=True)).log()
+
+
 def every(values: int, shape: tuple[int, ...]) -> Tensor:
     """int64 [values^D, *shape]: all that there is, the first component changing slowest."""
     dims = torch.Size(shape).numel()
@@ -189,6 +216,12 @@ def bind():
 def anything():
     """anything(process, timeless=, seed=): a random predictor in float64."""
     return Anything
+
+
+@pytest.fixture
+def exact():
+    """exact(process, p): the perfect predictor of two components with the joint p [L, L]."""
+    return Exact
 
 
 @pytest.fixture

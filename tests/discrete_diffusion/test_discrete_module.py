@@ -132,9 +132,10 @@ def test_no_report_depends_on_the_batch(kind, made):
     films = module.film(12, 4, Y, rng=rows())
     assert torch.equal(films[5:], module.film(7, 4, Y[5:], rng=rows(7, 5)))
     assert torch.equal(films[:, -1], module.sample(12, Y, rng=rows()).long())
-    filled = module.impute(X, HALF, Y, rng=rows())
-    assert torch.equal(filled[5:], module.impute(X[5:], HALF, Y[5:], rng=rows(7, 5)))
-    assert torch.equal(filled[..., :2], X[..., :2]) and not torch.equal(filled, X)
+    half = torch.arange(2)[:, None, None] < 1
+    filled = module.impute(X, half, Y, rng=rows())
+    assert torch.equal(filled[5:], module.impute(X[5:], half, Y[5:], rng=rows(7, 5)))
+    assert torch.equal(filled[:, :1], X[:, :1]) and not torch.equal(filled, X)
 
 
 @pytest.mark.usefixtures("global_state")
@@ -174,10 +175,15 @@ def test_samples_are_data(shape, levels, dtype, made):
 
 def test_the_chain_is_sampled_whole_unless_it_is_long(made):
     """By default, and holes are filled by the model's sampler."""
-    for kind, steps in (("masked", 100), ("absorbing", 12), ("ordered", DIMS)):
-        module = made(kind, sampler=None)
+    for kind, shape, steps in (
+        ("masked", SHAPE, 100),
+        ("absorbing", SHAPE, 12),
+        ("ordered", SHAPE, DIMS),
+        ("ordered", (130,), 130),  # one at a time, however many
+    ):
+        module = made(kind, shape, sampler=None, imputer=Infilling(resamplings=3))
         assert type(module.sampler) is Ancestral and module.sampler.steps == steps
-        assert module.imputer.sampler is module.sampler
+        assert module.imputer.sampler is module.sampler and module.imputer.resamplings == 3
     module = made(imputer=Infilling(AnyOrder()))
     assert torch.equal(module.impute(X, HALF), made().impute(X, HALF, imputer=Infilling(AnyOrder())))
 
@@ -357,7 +363,12 @@ def test_what_does_not_suit_the_model_is_refused_when_it_is_given(made):
         with pytest.raises(UserError, match="chain of 12 steps cannot be sampled in 13"):
             draw(4, sampler=Ancestral(13))
     with pytest.raises(UserError, match="give the sampler fewer steps"):
-        chain.impute(X, HALF, imputer=Infilling())
+        chain.impute(X, HALF, imputer=Infilling(Ancestral(100)))
+    with pytest.raises(UserError, match="come after it"):
+        made("ordered").impute(X, HALF)
+    for wrong in (Confidence(), AnyOrder()):
+        with pytest.raises(UserError, match="one order alone"):
+            made("ordered").sample(4, sampler=wrong)
     for wrong in (Confidence(), AnyOrder()):
         with pytest.raises(UserError, match="choose Ancestral"):
             uniform.sample(4, sampler=wrong)

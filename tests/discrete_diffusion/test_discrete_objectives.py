@@ -35,6 +35,17 @@ def test_the_auxiliary_cross_entropy_is_weighed_and_added(small, anything):
     parts, alone = Bound(0.01)(process, *given), CrossEntropy()(process, *given)
     assert parts.keys() == {"bound", "cross_entropy"} and alone.keys() == {"cross_entropy"}
     assert parts["bound"] == Bound()(process, *given)["bound"]
+    # beside the KL of one step, of which the bound is T times the mean
+    x0, x_t, log_w, t = given
+    step = process.kl(x0, x_t, log_w, t - 1 / process.steps, t).mean()
+    expected = 0.01 * alone["cross_entropy"] / step
+    torch.testing.assert_close(parts["cross_entropy"] / parts["bound"], expected, rtol=1e-5, atol=0)
+
+
+def test_in_continuous_time_the_weight_is_the_cross_entropys_own(bind, anything):
+    process = bind(Absorbing(), Cosine(), (3,), 3, None)
+    given = drawn(process, anything(process), torch.tensor([[1, 1, 2]]))
+    parts, alone = Bound(0.01)(process, *given), CrossEntropy()(process, *given)
     assert parts["cross_entropy"].item() == pytest.approx(0.01 * alone["cross_entropy"].item())
 
 

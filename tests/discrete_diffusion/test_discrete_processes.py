@@ -8,6 +8,7 @@ import torch
 from lightning_gen.discrete_diffusion import (
     Absorbing,
     Cosine,
+    DiscreteDiffusion,
     DiscretizedGaussian,
     Linear,
     MutualInformation,
@@ -425,3 +426,44 @@ def test_autocast_shortens_no_product():
     alone = process.nats(x0, x0 + 1, log_w, t)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(process.nats(x0, x0 + 1, log_w, t), alone)
+
+
+# ---- the chain's end ---------------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_at_the_end_is_the_priors_divergence(small):
+    """KL(q(x_T | x_0) || p(x_T)) of a component at the first level or the last, of matrices multiplied up."""
+    process = small.process
+    x0 = torch.tensor([[0] * 3, [2] * 3])
+    assert 3 * process.left_at_end() == pytest.approx(process.kl_to_prior(x0).max().item(), abs=3e-6)
+    q, prior = small.marginals(x0, process.steps), process.log_prior().exp()
+    expected = (torch.special.xlogy(q, q) - torch.special.xlogy(q, prior)).sum(-1).max().item()
+    assert process.left_at_end() == pytest.approx(expected, abs=3e-6)
+
+
+@pytest.mark.parametrize("levels", [*range(2, 13), 17, 32, 256])
+def test_a_model_forgets_its_data_by_the_end_or_is_refused(levels):
+    """D3PM's betas move fewer than ten levels too little: two of them not at all."""
+    gaussian, *others = (DiscretizedGaussian(), Linear()), (Uniform(), Cosine()), (Uniform(), Linear())
+    for process, schedule in [*others, (Absorbing(), Linear()), (Absorbing(), MutualInformation())]:
+        assert made(process, schedule, levels).process.left_at_end() < 0.01
+    if levels > 9:
+        assert made(*gaussian, levels).process.left_at_end() < 0.1
+        return
+    with pytest.raises(UserError, match="Uniform"):
+        made(*gaussian, levels)
+    process = gaussian[0]
+    process.bind((1,), levels, Linear(), 1000)
+    assert 0.1 < process.left_at_end() < math.log(levels) + 1e-9
+    faster = made(DiscretizedGaussian(), Linear(0.1, 1200.0), levels)  # until enough is moved
+    assert faster.process.left_at_end() < 0.1
+
+
+def made(process, schedule, levels):
+    return DiscreteDiffusion((1,), levels, None, lambda *_: torch.nn.Identity(), process, schedule, 1000)
+
+
+@pytest.mark.parametrize("process", [Uniform, Absorbing])
+def test_a_schedule_that_ends_too_early_is_refused(process):
+    with pytest.raises(UserError, match=r"nats .* alpha fall faster"):
+        made(process(), Linear(0.1, 2.0), 17)

@@ -13,6 +13,7 @@ from lightning_gen.discrete_diffusion import (
     ClassifierFree,
     Confidence,
     Cosine,
+    Linear,
     OrderedAbsorbing,
     Predictor,
     Uniform,
@@ -262,10 +263,21 @@ def test_guidance_wraps_the_network_and_is_paid_for(bind, anything):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS[1:], **ID)
-def test_unmasking_needs_masks(sampler, bind):
-    with pytest.raises(UserError, match="choose Ancestral"):
-        sampler.check(bind(Uniform(), Cosine(), (3,), 3, 4))
-    sampler.check(bind(OrderedAbsorbing(), Cosine(), (3,), 3, None))
+def test_unmasking_needs_masks_that_may_go_in_any_order(sampler, bind):
+    for process, steps in ((Uniform(), 4), (OrderedAbsorbing(), None)):
+        with pytest.raises(UserError, match="choose Ancestral"):
+            sampler.check(bind(process, Cosine(), (3,), 3, steps))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS[1:], **ID)
+def test_unmasking_asks_at_noise_levels_of_training_alone(sampler, bind, anything):
+    """A chain of few steps knows neither the level at which all are masked nor that of a single mask."""
+    process = bind(Absorbing(), Linear(0.5, 6.0), (2, 3, 5), 4, 5)
+    predictor = anything(process)
+    walked(sampler, predictor, process, num=5)
+    asked = torch.cat([logsnr for _, logsnr in predictor.asked])
+    first, last = process.logsnr(torch.tensor([0.2, 1.0], dtype=torch.float64))
+    assert asked.max() <= first and asked.min() == last
 
 
 def test_what_is_no_sampler_is_refused(bind):

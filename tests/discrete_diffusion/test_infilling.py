@@ -11,7 +11,11 @@ from lightning_gen.discrete_diffusion import (
     AnyOrder,
     Confidence,
     Cosine,
+    DiscreteDiffusion,
+    DiscretizedGaussian,
     Infilling,
+    Linear,
+    MutualInformation,
     OrderedAbsorbing,
     Predictor,
     Uniform,
@@ -99,7 +103,7 @@ def test_noise_is_put_around_the_holes_of_other_processes(bind, anything):
     process = bind(Uniform(), Cosine(), (30,), 9, 20)
     predictor = anything(process)
     x, mask = torch.zeros(200, 30).long(), torch.arange(30) < 20
-    found = Infilling(Ancestral(20))(predictor, process, x, mask, None, GeneratorSource(0))
+    found = Infilling(Ancestral(20), resamplings=1)(predictor, process, x, mask, None, GeneratorSource(0))
     assert not found[:, :20].any()
     for i, (seen, _) in enumerate(predictor.asked):
         share = process.schedule.alpha(torch.tensor(1 - i / 20, dtype=torch.float64)).item()
@@ -119,21 +123,96 @@ def test_known_components_pull_the_holes_of_uniform_noise_too(bind):
 
     process = bind(Uniform(), Cosine(), (2,), 4, 200)
     x = torch.arange(4).repeat(100)[:, None].repeat(1, 2)
-    found = Infilling(Ancestral(200))(Twins(), process, x, torch.tensor([True, False]), None, GeneratorSource(0))
+    found = Infilling(Ancestral(200), 2)(Twins(), process, x, torch.tensor([True, False]), None, GeneratorSource(0))
     assert (found[:, 1] == found[:, 0]).double().mean() > 0.9
 
 
 @pytest.mark.parametrize("seed", [None, 4])
 def test_ordered_holes_are_filled_in_their_order(seed, bind, anything):
+    """Where all that is known comes before them; other holes are refused, not filled as if nothing were known."""
     process = bind(OrderedAbsorbing(seed), Cosine(), (6,), 4, None)
-    predictor = anything(process)
-    x, mask = torch.tensor([[3, 1, 2, 0, 1, 3]]).expand(50, 6), torch.tensor([True, False, True, False, False, True])
-    found = Infilling(Ancestral(6))(predictor, process, x, mask, None, GeneratorSource(0))
-    assert torch.equal(found[:, mask], x[:, mask]) and (found < 4).all()
+    predictor, x = anything(process), torch.tensor([[3, 1, 2, 0, 1, 3]]).expand(50, 6)
+    for known in range(7):
+        mask = process.place < known
+        found = Infilling(Ancestral(6))(predictor, process, x, mask, None, GeneratorSource(0))
+        assert torch.equal(found[:, mask], x[:, mask]) and (found < 4).all()
+    each = (process.place < torch.arange(50)[:, None] % 7).clone()
+    Infilling(Ancestral(6))(predictor, process, x, each, None, GeneratorSource(0))
+    each[1] = process.place == 3
+    with pytest.raises(UserError, match="come after it"):
+        Infilling(Ancestral(6))(predictor, process, x, each, None, GeneratorSource(0))
 
 
-def test_a_whole_sampler_is_the_default_and_its_cost_is_told():
-    assert Infilling().nfe == 100 and Infilling(Confidence(7)).nfe == 7 and Infilling(AnyOrder()).nfe is None
+COPIES = 0.9 * torch.eye(4) / 4 + 0.1 * (1 - torch.eye(4)) / 12
+"""The joint of two components of four levels that are equal with probability 0.9."""
+LIKE = torch.exp(-(torch.arange(12)[:, None] - torch.arange(12)).abs() / 2.0)
+"""The same of twelve levels in an order, more probable the nearer, and at one end than at the other."""
+LIKE = LIKE * (1 + torch.arange(12)) / (LIKE * (1 + torch.arange(12))).sum()
+MODELS = {
+    "uniform": (Uniform, Cosine(), 1000, COPIES),
+    "gaussian": (DiscretizedGaussian, Linear(), 1000, LIKE),
+    "chain": (Absorbing, MutualInformation(), 1000, COPIES),
+    "masked": (Absorbing, MutualInformation(), None, COPIES),
+    "ordered": (OrderedAbsorbing, MutualInformation(), None, COPIES),
+}
+
+
+@pytest.mark.parametrize("sampler", [None, AnyOrder(), Confidence(2, 0.0), Confidence(20)], ids=str)
+@pytest.mark.parametrize("kind", MODELS)
+def test_holes_and_samples_have_the_law_of_the_data_or_are_refused(kind, sampler, exact):
+    """Every process with every sampler and a perfect network, at the defaults, by enumeration: total variations."""
+    process, schedule, steps, p = MODELS[kind]
+    module = DiscreteDiffusion((2,), len(p), None, None, process(), schedule, steps)
+    module.process.build()
+    predictor = exact(module.process, p)
+    for chosen in [sampler] if sampler else [module.sampler]:
+        try:
+            module._check_sampler(chosen)
+        except UserError:
+            assert sampler is not None and kind in ("uniform", "gaussian", "ordered")
+            return
+        assert sampler is None or kind in ("chain", "masked")
+        imputer = module.imputer if sampler is None else Infilling(chosen).of(module.sampler)
+        num = 2000 if module.process.masked else 1000
+        drawn = list(chosen.trajectory(predictor, module.process, num, module.device, None, GeneratorSource(0)))[-1]
+        found = torch.bincount(drawn[:, 0] * len(p) + drawn[:, 1], minlength=p.numel()) / num
+        assert (found - p.flatten()).abs().sum() / 2 < (0.14 if kind == "gaussian" else 0.07)
+        x = torch.tensor([[1, 2]]).expand(num, 2)
+        for hole in (1, 0) if module.process.masked else (1,):  # a thousand evaluations each of the others
+            mask = torch.arange(2) != hole
+            if kind == "ordered" and hole == 0:
+                with pytest.raises(UserError, match="come after it"):
+                    imputer(predictor, module.process, x, mask, None, GeneratorSource(1))
+                continue
+            filled = imputer(predictor, module.process, x, mask, None, GeneratorSource(1))
+            given = p[1] if hole == 1 else p[:, 2]
+            found = torch.bincount(filled[:, hole], minlength=len(p)) / num
+            assert (found - given / given.sum()).abs().sum() / 2 < {"uniform": 0.05, "gaussian": 0.09}.get(kind, 0.03)
+
+
+def test_infilling_takes_the_models_sampler_and_resamples():
+    sampler, own = Ancestral(7), Confidence(3)
+    given = Infilling(None, 4, 2).of(sampler)
+    assert given.sampler is sampler and (given.resamplings, given.jump) == (4, 2)
+    assert Infilling(own).of(sampler).sampler is own
+    for settings in ({"resamplings": 0}, {"jump": 0}):
+        with pytest.raises(UserError, match="at least 1"):
+            Infilling(**settings)
+
+
+@pytest.mark.parametrize(("resamplings", "jump"), [(1, 1), (3, 1), (3, 4)])
+def test_each_stretch_is_walked_again_from_noise_put_back(resamplings, jump, bind, anything):
+    process = bind(Uniform(), Cosine(), (30,), 9, 12)
+    predictor, x = anything(process), torch.zeros(300, 30).long()
+    Infilling(Ancestral(12), resamplings, jump)(predictor, process, x, torch.ones(30).bool(), None, GeneratorSource(0))
+    grid = process.grid(12, "cpu")
+    expected = [t for i in range(0, 12, jump) for _ in range(resamplings) for t in grid[i : i + jump]]
+    assert [logsnr[0] for _, logsnr in predictor.asked] == [process.logsnr(t) for t in expected]
+    for t, (seen, _) in zip(
+        expected, predictor.asked
+    ):  # what is known is as noised as the level says, also after renoising
+        share = process.schedule.alpha(t).item()
+        assert (seen == 0).double().mean().item() == pytest.approx(share + (1 - share) / 9, abs=0.025)
 
 
 @pytest.mark.parametrize("mask", [torch.ones(3), torch.ones(5, dtype=torch.bool)])

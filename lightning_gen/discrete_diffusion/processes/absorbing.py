@@ -50,9 +50,10 @@ class Absorbing(Process):
         masked = 1 - self.alpha(t)
         return torch.where(masked > 0, (self.alpha(s) - self.alpha(t)) / masked, 0.0)
 
-    def diffuse(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
+    def diffuse(self, x: Tensor, t: Tensor, rng: RandomSource, s: Tensor | None = None) -> Tensor:
         # float64: beside weights of 1 / t a mask must not come more often than it should
-        return torch.where(rng.uniform(x0.shape, torch.float64) < 1 - self.alpha(t), self.mask, x0)
+        kept = self.alpha(t) if s is None else self._kept(s, t)
+        return torch.where(rng.uniform(x.shape, torch.float64) < 1 - kept, self.mask, x)
 
     def _masked_nats(self, x0: Tensor, x_t: Tensor, log_w: Tensor) -> Tensor:
         """-log w at x_0 where it is masked, 0 elsewhere."""
@@ -79,15 +80,17 @@ class Absorbing(Process):
         return x0
 
     def logsnr_of(self, x_t: Tensor, t: Tensor) -> Tensor:
-        return logit((x_t != self.mask).flatten(1).double().mean(1))
+        """The noise level at which so many are masked on average, within those at which the network was trained."""
+        last, first = (self.logsnr(t.new_tensor(at)) for at in (1.0, 1 / self.steps if self.steps else 0.0))
+        return logit((x_t != self.mask).flatten(1).double().mean(1)).clamp(last, first)
 
 
 class OrderedAbsorbing(Absorbing):
     """Masks one component a step, in a fixed order: T = D, and the model is autoregressive (Austin et al. 2021, sec. 4).
 
     At step i the last i components of the order of generation are masked; x_t is a function of x_0, and the bound's whole
-    sum is the chain rule's log-likelihood. The schedule has no say. When holes are filled, those that come later in the
-    order are not seen yet, known or not.
+    sum is the chain rule's log-likelihood. The schedule has no say. Samplers of any order are refused: the network was never
+    shown a component without all that come before it. Only holes that come after everything known can be filled.
 
     Args:
         order: seed of the order of generation; None for the order in which the data are stored.
@@ -116,6 +119,14 @@ class OrderedAbsorbing(Absorbing):
 
     def logsnr(self, t: Tensor) -> Tensor:
         return logit(1 - t)
+
+    def check_known(self, mask: Tensor) -> None:
+        ordered = mask.flatten(1)[:, self.place.flatten().argsort()]
+        if (ordered[:, 1:] & ~ordered[:, :-1]).any():
+            raise UserError(
+                "an ordered model draws each component from those before it in its order: it cannot fill a hole from known "
+                "components that come after it. Cut holes at the end of the order, or choose a model with process Absorbing"
+            )
 
     def around(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
         return self.diffuse(x0, t, rng)

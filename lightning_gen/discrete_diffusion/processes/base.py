@@ -39,7 +39,8 @@ class Process(ExactBuffers, ABC):
     """Whether the bound has a limit in continuous time here, `rate`."""
 
     deterministic: bool = False
-    """Whether x_t is a function of x_0, so that the whole sum of the bound is the log-likelihood itself."""
+    """Whether x_t is a function of x_0, one component being masked a step in one order: the whole sum of the bound is then the
+    log-likelihood itself, and the network knows no other order."""
 
     def bind(self, shape: tuple[int, ...], levels: int, schedule: Schedule, steps: int | None) -> None:
         """Takes the data's shape and levels, how alpha falls, and T; None for continuous time.
@@ -114,8 +115,8 @@ class Process(ExactBuffers, ABC):
         """log Q_t|s[k, x_t], [B, *shape, S] over the states k at s, of x_t int64 [B, *shape]."""
 
     @abstractmethod
-    def diffuse(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
-        """x_t ~ q(x_t | x_0), int64 of x0's shape [B, *shape]."""
+    def diffuse(self, x: Tensor, t: Tensor, rng: RandomSource, s: Tensor | None = None) -> Tensor:
+        """x_t ~ q(x_t | x_s), int64 of x_s's shape [B, *shape]; x is x_0 where s is None."""
 
     # ---- the way back ----------------------------------------------------------------------------------------------
 
@@ -185,6 +186,18 @@ class Process(ExactBuffers, ABC):
     def _anywhere(self, w: Tensor) -> Tensor:
         """[B, K] at any component: [B, 1, .., 1, K]."""
         return w.reshape(len(w), *[1] * len(self.shape), w.shape[-1])
+
+    def left_at_end(self) -> float:
+        """KL(q(x_T | x_0) || p(x_T)) of a component, nats: how much x_T, where sampling starts, still says about x_0.
+
+        The larger of two: x_0 is the first level, or the last; no level of the processes here is forgotten later.
+        """
+        ends = one_hot(torch.tensor([0, self.levels - 1]), self.levels).double().log()
+        log_q = self.log_forward(self._anywhere(ends), ends.new_ones(()))
+        return mean_log_ratio(log_q, self.log_prior()).max().item()
+
+    def check_known(self, mask: Tensor) -> None:
+        """Raises UserError where the model cannot be shown the known components, where mask [B, *shape] is true."""
 
     def around(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
         """Components that are known to be x0, as they stand at t while the others are sampled."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+from torch.nn.functional import conv1d, one_hot
 
 from lightning_gen.discrete_diffusion.processes.base import Process, log_normalized
 from lightning_gen.precision import full_float32
@@ -22,6 +25,18 @@ class DiscretizedGaussian(Process):
     """
 
     def build(self) -> None:
+        log_kernel, log_stay = self._log_kernels()
+        nothing = torch.zeros(1, self.levels, dtype=torch.float64)
+        # Not buffers, which DistributedDataParallel would send to all ranks at every step.
+        self._tables = {
+            "log_kernel": torch.cat([nothing, log_kernel]).float(),
+            "log_stay": torch.cat([nothing, log_stay]).float(),
+            "cumulative": self._cumulative(log_kernel, log_stay),
+        }
+        self._between: dict[tuple[int, int], Tensor] = {}
+
+    def _log_kernels(self) -> tuple[Tensor, Tensor]:
+        """Logarithms [T, L], float64: of a step's probability by the difference of levels, and that a level stays."""
         levels = self.levels
         index = torch.arange(levels, dtype=torch.float64)
         alpha = self.schedule.alpha(torch.arange(self.steps + 1, dtype=torch.float64) / self.steps)
@@ -30,15 +45,17 @@ class DiscretizedGaussian(Process):
         log_kernel = log_kernel - torch.log(2 * log_kernel.exp().sum(1, keepdim=True) - 1)
         # what stays: 1 minus the rest of its row, the differences down to 0 and up to L - 1
         tails = log_kernel.exp().masked_fill(index == 0, 0.0).cumsum(1)
-        log_stay = torch.log(1 - tails - tails.flip(1))
-        nothing = torch.zeros(1, levels, dtype=torch.float64)
-        # Not buffers, which DistributedDataParallel would send to all ranks at every step.
-        self._tables = {
-            "log_kernel": torch.cat([nothing, log_kernel]).float(),
-            "log_stay": torch.cat([nothing, log_stay]).float(),
-            "cumulative": self._cumulative(log_kernel, log_stay),
-        }
-        self._between: dict[tuple[int, int], Tensor] = {}
+        return log_kernel, torch.log(1 - tails - tails.flip(1))
+
+    def left_at_end(self) -> float:
+        """At a level at the edge, without the tables: each step convolves, and keeps at the edges what would leave."""
+        log_kernel, log_stay = self._log_kernels()
+        moves = log_kernel.exp()
+        moves[:, 0] = 0
+        p = one_hot(torch.tensor(0), self.levels).double()
+        for kernel, stay in zip(torch.cat([moves.flip(1), moves[:, 1:]], 1), log_stay.exp()):
+            p = conv1d(p[None, None], kernel[None, None], padding=self.levels - 1)[0, 0] + stay * p
+        return (-torch.special.entr(p)).sum().item() + math.log(self.levels)
 
     def _table(self, name: str, device: torch.device) -> Tensor:
         """`log_kernel` or `log_stay` [T + 1, L], or `cumulative` [T + 1, L, L], moved to where it is asked for."""
@@ -124,15 +141,18 @@ class DiscretizedGaussian(Process):
         step = self._log_step(x_t, self._index(t)).to(log_w.dtype)
         return self.steps * self._kl(x0, log_w, t - 1 / self.steps, step)
 
-    def diffuse(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
-        matrix = self._table("cumulative", x0.device)[self._index(t)].double()
-        upto = matrix.expand(len(x0), self.levels, self.levels).cumsum(2)
+    def diffuse(self, x: Tensor, t: Tensor, rng: RandomSource, s: Tensor | None = None) -> Tensor:
+        if s is None:
+            matrix = self._table("cumulative", x.device)[self._index(t)]
+        else:
+            matrix = self._transition(int(self._index(s)), int(self._index(t)), x.device).T
+        upto = matrix.double().cumsum(-1)  # [L, L], or [B, L, L] where examples are at times of their own
         # all rows behind one another, each a whole number higher than the one before: one search for all components
-        rows = torch.arange(self.levels, dtype=torch.float64, device=x0.device)
-        upto = upto / upto[..., -1:] + rows[:, None]
-        at = x0 + rng.uniform(x0.shape, torch.float64)
-        found = torch.searchsorted(upto.flatten(1), at.flatten(1), right=True).reshape(x0.shape)
-        return (found - x0 * self.levels).clamp(0, self.levels - 1)
+        rows = torch.arange(self.levels, dtype=torch.float64, device=x.device)
+        upto = (upto / upto[..., -1:] + rows[:, None]).flatten(-2)
+        at = x + rng.uniform(x.shape, torch.float64)
+        found = torch.searchsorted(upto, at.flatten(1), right=True).reshape(x.shape)
+        return (found - x * self.levels).clamp(0, self.levels - 1)
 
     def log_x0(self, x_t: Tensor, log_w: Tensor, t: Tensor) -> Tensor:
         columns = self._table("cumulative", x_t.device)[self._index(t)].mT  # Q_t[:, x_t]

@@ -23,10 +23,11 @@ class Uniform(Process):
         at = torch.arange(self.levels, device=x_t.device) == x_t[..., None]
         return torch.where(at, here[..., None], elsewhere[..., None])
 
-    def diffuse(self, x0: Tensor, t: Tensor, rng: RandomSource) -> Tensor:
+    def diffuse(self, x: Tensor, t: Tensor, rng: RandomSource, s: Tensor | None = None) -> Tensor:
         # float64: of 1 - alpha = 1e-5 the numbers of float32 make another
-        touched = rng.uniform(x0.shape, torch.float64) < 1 - self.alpha(t)
-        return torch.where(touched, rng.integers(self.levels, x0.shape), x0)
+        kept = self.alpha(t) if s is None else self.alpha(t) / self.alpha(s)
+        touched = rng.uniform(x.shape, torch.float64) < 1 - kept
+        return torch.where(touched, rng.integers(self.levels, x.shape), x)
 
     def kl(self, x0: Tensor, x_t: Tensor, log_w: Tensor, s: Tensor, t: Tensor) -> Tensor:
         """In closed form: but at x_0 and x_t the posterior is one number, so that one sum over the levels is all it takes."""
