@@ -129,7 +129,8 @@ def _curve(axes: Axes, points: list[tuple[int, float]], seen: dict[int, float], 
     if points and seen:
         images_per_step = max(seen.values()) / max(seen)
         steps, values = zip(*points)
-        axes.plot([s * images_per_step for s in steps], values, **look)
+        mark = "." if len(points) == 1 else None  # a line through one point is nothing
+        axes.plot([s * images_per_step for s in steps], values, marker=mark, **look)
 
 
 def sheets(standing: Standing, plan: Plan) -> Figure:

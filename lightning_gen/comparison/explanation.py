@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 from lightning_gen.comparison.metrics import FD, LIKELIHOOD, SAMPLES
 from lightning_gen.comparison.records import CEILING, FLOOR, Record
-from lightning_gen.comparison.settings import CODE, some
+from lightning_gen.comparison.settings import CODE, described, some
 from lightning_gen.comparison.standing import Standing
 from lightning_gen.comparison.statistics import EXAMPLES, NOTHING, SEEDS, UNPAIRED
 
@@ -49,6 +49,11 @@ def _measurement(standing: Standing, headers: Collection[str]) -> Iterator[str]:
         yield f"Samples are set against {count} examples of {split}."
     else:
         yield f"No feature extractor was named for {split}: there is no FD."
+    if any(metric.of == SAMPLES for metric in standing.measured) and any(
+        r.settings.get("sampler") for r in standing.records
+    ):
+        yield f"Samples: {described(standing.records, 'sampler')}; NFE {described(standing.records, 'nfe')}."
+    yield f"Weights: {described(standing.records, 'weights')}."
     if any(record.kind for record in standing.records) and any(metric.of == LIKELIHOOD for metric in standing.shown):
         of_all = f"{count} " if count else ""
         yield (

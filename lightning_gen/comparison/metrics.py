@@ -21,7 +21,6 @@ class Metric:
         title: the column's header.
         of: `SAMPLES` or `LIKELIHOOD`.
         lower_is_better: its direction.
-        digits: behind the point.
         share: of samples or of examples, from 0 to 1: such metrics are drawn on one axis.
     """
 
@@ -29,7 +28,6 @@ class Metric:
     title: str
     of: str = SAMPLES
     lower_is_better: bool = True
-    digits: int = 3
     share: bool = False
 
     @property
@@ -68,7 +66,7 @@ METRICS = {
         NATS,
         Metric(("fid",), "FID"),
         FD_INF,
-        Metric(("kid",), "KID", digits=5),
+        Metric(("kid",), "KID"),
         Metric(("precision",), "precision", lower_is_better=False, share=True),
         Metric(("recall",), "recall", lower_is_better=False, share=True),
         Metric(("density",), "density", lower_is_better=False),

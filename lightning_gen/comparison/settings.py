@@ -16,10 +16,12 @@ _DATA = ("data", "levels", "reference", "reference_fingerprint", "reference_coun
 _OF_SAMPLES = (*_DATA, "num_samples", "extractor_digest", "sampler", "guides", "nfe")
 _OF_ONE_KIND = ("draws", "estimator")
 """Of the likelihood; numbers of different kinds are never ranked against each other, whatever these are."""
+_ENDS = ("logsnr_ends",)
+"""Of a diffusion's likelihood, which depends on where its schedule ends; not recorded where training moves the ends."""
 CODE = ("version", "commit", "torch", "lightning")
 """In which numbers may differ; it is said below the table."""
 
-ACROSS = {"sampler": ("sampler", "guides", "nfe"), "weights": ("weights",), "estimator": ("estimator",)}
+ACROSS = {"sampler": ("sampler", "guides", "nfe"), "weights": ("weights",), "estimator": ("estimator",), "ends": _ENDS}
 """What may differ on purpose, because it is what is compared, and the settings that go with it."""
 
 MEASURING = tuple(dict.fromkeys((*_OF_SAMPLES, *_OF_ONE_KIND)))
@@ -70,7 +72,10 @@ def disagreements(records: Sequence[Record], across: Collection[str] = ()) -> li
         measured = [r for r in records if any(m.of == of and m.measured(r) for m in METRICS.values())]
         groups = [(measured, settings)]
         if of == LIKELIHOOD:
-            groups += [([r for r in measured if r.kind == kind], _OF_ONE_KIND) for kind in {r.kind for r in measured}]
+            for kind in {r.kind for r in measured}:
+                alike = [r for r in measured if r.kind == kind]
+                pinned = [r for r in alike if "logsnr_ends" in r.settings]
+                groups += [(alike, _OF_ONE_KIND), (pinned, _ENDS)]
         for group, keys in groups:
             difference = _first_difference(of, group, [key for key in keys if key not in free])
             if difference is not None:
@@ -115,8 +120,7 @@ def columns(records: Sequence[Record], across: Collection[str]) -> dict[str, lis
     """What differs on purpose, as columns of text: {"sampler": ["solver=DDIM, steps=25", ...], "nfe": [...]}."""
     table = {}
     for setting in (setting for name in across for setting in ACROSS[name]):
-        flat = [flatten(record.settings.get(setting)) for record in records]
-        leaves = [{_short(key): brief(value) for key, value in leaf.items() if value != {}} for leaf in flat]
+        leaves = [_leaves(record.settings.get(setting)) for record in records]
         names = dict.fromkeys(name for leaf in leaves for name in leaf)
         differing = [name for name in names if len({leaf.get(name) for leaf in leaves}) > 1]
         if differing:
@@ -125,6 +129,27 @@ def columns(records: Sequence[Record], across: Collection[str]) -> dict[str, lis
                 for leaf in leaves
             ]
     return table
+
+
+def described(records: Sequence[Record], setting: str) -> str:
+    """One setting of all records in text, down to its leaves: "DiffusionSampler, solver DDIM, steps 25 or 50"."""
+    values: dict[str, dict[str, None]] = {}
+    for record in records:
+        for name, value in _leaves(record.settings.get(setting)).items():
+            values.setdefault(name, {})[value] = None
+    return ", ".join(f"{name} {_either(list(those))}".strip() for name, those in values.items())
+
+
+def _either(values: Sequence[str]) -> str:
+    """ "a", "a or b", "a, b or c"; of many the first and how many more."""
+    if len(values) > 8:
+        return some(values, 7)
+    return " or ".join(part for part in (", ".join(values[:-1]), values[-1]) if part)
+
+
+def _leaves(value: Any) -> dict[str, str]:
+    """{short name: text} of a setting: the class of each object and its arguments."""
+    return {_short(key): brief(leaf) for key, leaf in flatten(value).items() if leaf != {}}
 
 
 def _short(key: str) -> str:

@@ -50,7 +50,7 @@ def columns(standing: Standing) -> list[Column]:
         if metric is FD and FD_INF in standing.measured and not standing.columns:
             table.append(_mean(FD_INF))
     if any(not math.isnan(model.images_per_s()) for model in standing.models):
-        table.append(Column(SPEED, lambda row: _number(row.model.images_per_s(), 0), dispensable=1))
+        table.append(Column(SPEED, lambda row: _number(row.model.images_per_s()), dispensable=1))
     if len({model.seeds for model in standing.models}) > 1:
         table.append(Column("seeds", lambda row: str(row.model.seeds)))
     if any(record.settings.get("num_samples") for record in standing.records):
@@ -95,7 +95,7 @@ def _of_metric(metric: Metric, standing: Standing) -> list[Column]:
 
     def cell(mean: float, spread: float, own_kind: str) -> str:
         other = metric.of == LIKELIHOOD and own_kind != shared and not math.isnan(mean)
-        return _with_spread(mean, spread, metric) + (f" ({own_kind})" if other else "")
+        return _number(mean, spread) + (f" ({own_kind})" if other else "")
 
     def of_row(row: Row) -> str:
         mean, sd = row.model.summary(metric)
@@ -114,8 +114,8 @@ def _of_metric(metric: Metric, standing: Standing) -> list[Column]:
 def _mean(metric: Metric) -> Column:
     return Column(
         metric.title,
-        lambda row: _number(row.model.mean(metric), metric.digits),
-        lambda record: _number(metric.value(record), metric.digits),
+        lambda row: _number(row.model.mean(metric)),
+        lambda record: _number(metric.value(record)),
         dispensable=2,
     )
 
@@ -126,12 +126,22 @@ def _rank(row: Row, standing: Standing) -> str:
     return "" if row.rank is None else str(row.rank)
 
 
-def _number(value: float, digits: int) -> str:
-    return "" if math.isnan(value) else f"{value:.{digits}f}"
+def _number(value: float, spread: float = math.nan, sign: str = "") -> str:
+    """A value in four significant digits; with a spread in as many as two digits of the spread leave it."""
+    if not math.isfinite(value):
+        return "" if math.isnan(value) else f"{value:{sign}}"
+    if math.isfinite(spread) and spread > 1e-6 * abs(value):  # below that it is rounding
+        decimals = _decimals(spread, 2)
+        return f"{value:{sign}.{decimals}f} ± {spread:.{decimals}f}"
+    return f"{value:{sign}.{_decimals(value, 4)}f}" + (" ± 0" if math.isfinite(spread) else "")
 
 
-def _with_spread(mean: float, spread: float, metric: Metric) -> str:
-    return _number(mean, metric.digits) + ("" if math.isnan(spread) else f" ± {spread:.{metric.digits}f}")
+def _decimals(value: float, significant: int) -> int:
+    """Digits behind the point that show so many significant ones; none of a value that is long before the point."""
+    if value == 0:
+        return significant - 1
+    exponent = int(f"{value:.{significant - 1}e}".partition("e")[2])  # of the rounded value: 9.996 becomes 10.0
+    return max(0, significant - 1 - exponent)
 
 
 def _difference(row: Row, metric: Metric) -> str:
@@ -140,8 +150,7 @@ def _difference(row: Row, metric: Metric) -> str:
     found = row.differences.get(metric.key)
     if found is None or math.isnan(found.mean):
         return ""
-    half = "" if math.isnan(found.half) else f" ± {found.half:.{metric.digits}f}"
-    return f"{found.mean:+.{metric.digits}f}{half}"
+    return _number(found.mean, found.half, "+")
 
 
 def _samples(record: Record) -> str:

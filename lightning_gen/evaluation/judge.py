@@ -100,6 +100,7 @@ class Judge(Yardstick):
         }
         if protocol.likelihood.draws:
             settings["estimator"] = describe(self._estimator(module))
+            settings |= logsnr_ends(module)
         return Measured(metrics, settings, sheet, measured, symbols=module.symbols)
 
     def _sampler(self, module: GenerativeModule) -> Any:
@@ -168,6 +169,18 @@ class Judge(Yardstick):
             timing["images_per_s"] = round(self.num_drawn / seconds["total"], 3)
             timing["sampling_images_per_s"] = round(self.num_drawn / max(seconds["sampling"], 1e-9), 3)
         return timing
+
+
+def logsnr_ends(module: GenerativeModule) -> dict[str, Any]:
+    """`logsnr_ends`, log-SNR at the noise's and at the data's end, of a diffusion whose schedule does not learn them.
+
+    Its likelihood depends on them: at another end another part of the noise is left to the decoder.
+    """
+    schedule = getattr(module, "schedule", None)
+    ends = [getattr(schedule, name, None) for name in ("logsnr_min", "logsnr_max")]
+    if None in ends or getattr(schedule, "learned", False):
+        return {}
+    return {"logsnr_ends": [round(end, 2) for end in ends]}
 
 
 def guides(sampler: Any) -> list[str]:

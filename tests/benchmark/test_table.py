@@ -73,7 +73,7 @@ def test_bits_per_dim_rank_and_fd_is_empty(plan, tmp_path):
     assert [row["axis"] for row in table] == ["three", "one", "two"]
     assert {row["fd"] for row in table} == {row["num_samples"] for row in table} == {""}
     text = markdown(standing, "bare")
-    assert "| 1 | three | 1.500 ± 0.100 |" in text and "bits/dim (elbo)" in text
+    assert "| 1 | three | 1.50 ± 0.10 |" in text and "bits/dim (elbo)" in text
     assert "nan" not in text and "None`" not in text and "no FD" in text
 
 

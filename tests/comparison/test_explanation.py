@@ -91,3 +91,22 @@ def test_the_verb_agrees(said, evaluated):
     pair = [evaluated("a", fd=1.0, bits=1.0), evaluated("b", fd=2.0, bits=2.0, data="Other")]
     text = said(pair, disagreements=disagreements(find_records(pair).records))
     assert "the samples were measured differently" in text and "the likelihood was measured differently" in text
+
+
+def test_how_samples_were_drawn_is_named(said, evaluated):
+    """Solver, steps, network evaluations, weights and guidance: shared ones once, others with all their values."""
+
+    def sampler(grid, guidance=None):
+        solver = {"class_path": "lightning_gen.diffusion.DDIM", "init_args": {"eta": 0.5}}
+        arguments = {"solver": solver, "steps": 30, "grid": {"class_path": grid, "init_args": {}}, "guidance": guidance}
+        return {"class_path": "lightning_gen.diffusion.DiffusionSampler", "init_args": arguments}
+
+    text = said([evaluated(grid, fd=1.0, sampler=sampler(grid), nfe=30) for grid in ("Even", "Rho")])
+    assert (
+        "Samples: DiffusionSampler, solver DDIM, solver.eta 0.5, steps 30, grid Even or Rho, guidance none; NFE 30."
+        in text
+    )
+    assert "Weights: ema:0.999." in text
+    guided = {"class_path": "lightning_gen.diffusion.ClassifierFree", "init_args": {"scale": 2.0}}
+    text = said([evaluated("a", fd=1.0, sampler=sampler("Even", guided), nfe=60)])
+    assert "guidance ClassifierFree, guidance.scale 2; NFE 60." in text

@@ -42,6 +42,14 @@ def test_the_likelihood_depends_on_it_within_a_kind(key):
     assert said(record("x", likelihood_kind="exact"), record("a"), record("b", **{key: 7}))
 
 
+def test_likelihoods_of_diffusions_with_other_ends_do_not_compare():
+    """Of one kind, and where both are recorded: a schedule that learns its ends chooses them by the bound."""
+    a, b = record("a", logsnr_ends=[-10.0, 10.0]), record("b", logsnr_ends=[-10.0, 13.3])
+    assert said(a, b) == [("likelihood", "logsnr_ends is [-10.0, 10.0] in a and [-10.0, 13.3] in b")]
+    assert not said(a, b, across=["ends"]) and not said(a, record("learned"))
+    assert said(record("learned"), a, b) and not said(a, record("c", logsnr_ends=[0.0, 1.0], likelihood_kind="ode"))
+
+
 @pytest.mark.parametrize(
     "key", ["data", "levels", "reference", "reference_count", "reference_fingerprint", "seed", "device", "weights"]
 )

@@ -1,5 +1,7 @@
 """What people read: which numbers stand in a cell, and what is said of them."""
 
+import math
+
 import pytest
 
 from lightning_gen.comparison.baselines import distinct
@@ -31,26 +33,23 @@ def cells(standing, header):
 
 def test_the_spread_of_one_seed_is_the_standard_error_and_of_several_their_sd(standing, evaluated, seeds):
     one = standing([evaluated("a", fd=2.0, bits=3.0)])
-    assert (
-        cells(one, "FD[digits]") == ["2.000", "1.000", "100.000"]
-        and cells(one, "bits/dim (elbo)")[0] == "3.000 ± 0.100"
-    )
+    assert cells(one, "FD[digits]") == ["2.000", "1.000", "100.0"] and cells(one, "bits/dim (elbo)")[0] == "3.00 ± 0.10"
     more = standing([*seeds("b", [2.0, 4.0], bits=3.0), evaluated("c", fd=9.0, bits=4.0)])
-    assert cells(more, "FD[digits]")[:2] == ["3.000 ± 1.414", "9.000"]
-    assert cells(more, "bits/dim (elbo)")[:2] == ["3.000 ± 0.000", "4.000"] and cells(more, "seeds")[:2] == ["2", "1"]
+    assert cells(more, "FD[digits]")[:2] == ["3.0 ± 1.4", "9.000"]
+    assert cells(more, "bits/dim (elbo)")[:2] == ["3.000 ± 0", "4.000"] and cells(more, "seeds")[:2] == ["2", "1"]
 
 
 def test_the_kind_is_always_said(standing, evaluated):
     same = standing([evaluated("a", bits=2.0), evaluated("b", bits=3.0)])
-    assert cells(same, "bits/dim (elbo)")[:2] == ["2.000 ± 0.100", "3.000 ± 0.100"]
+    assert cells(same, "bits/dim (elbo)")[:2] == ["2.00 ± 0.10", "3.00 ± 0.10"]
     mixed = standing([evaluated("a", bits=2.0), evaluated("b", bits=3.0, likelihood_kind="exact")])
-    assert cells(mixed, "bits/dim")[:2] == ["2.000 ± 0.100 (elbo)", "3.000 ± 0.100 (exact)"]
+    assert cells(mixed, "bits/dim")[:2] == ["2.00 ± 0.10 (elbo)", "3.00 ± 0.10 (exact)"]
 
 
 def test_ranks_and_differences(standing, seeds):
     found = standing([*seeds("a", [1.0, 1.2]), *seeds("b", [1.1, 1.1]), *seeds("c", [7.0, 7.2])], baseline="c")
     assert [cell.replace("\N{EN DASH}", "-") for cell in cells(found, "rank")] == ["1-2", "1-2", "3", "", ""]
-    assert cells(found, "Δ FD") == ["-6.000 ± 0.000", "-6.000 ± 1.271", "baseline", "", ""]
+    assert cells(found, "Δ FD") == ["-6.000 ± 0", "-6.0 ± 1.3", "baseline", "", ""]
 
 
 def test_what_is_incomparable_is_marked_in_its_column(standing, evaluated):
@@ -84,7 +83,7 @@ def test_a_narrow_terminal_loses_the_dispensable_first(standing, evaluated, caps
         line = next(line for line in out.splitlines() if "FD[digits]" in line and "model" in line)
         seen[width] = [header for header in headers if f" {header} " in f"{line} "]
         assert ("median training speed" in " ".join(out.split())) == ("images/s" in seen[width])
-        assert "3.000 ± 0.100" in out  # no number is broken
+        assert "3.00 ± 0.10" in out  # no number is broken
     order = [len(columns) for columns in seen.values()]
     assert order == sorted(order, reverse=True) and order[0] == 6 and order[-1] == 2
     assert all(columns == list(seen[200])[-len(columns) :] for columns in seen.values())
@@ -175,7 +174,7 @@ def test_columns_are_what_was_asked_for(standing, evaluated):
     metrics = {"precision": 0.5, "recall": 0.25, "fd_inf": 1.0}
     found = standing([evaluated("a", fd=2.0, bits=3.0, metrics=metrics)], columns=["fd", "recall"])
     headers = [column.header for column in columns(found)]
-    assert headers == ["model", "FD[digits]", "recall", "N"] and cells(found, "recall")[0] == "0.250"
+    assert headers == ["model", "FD[digits]", "recall", "N"] and cells(found, "recall")[0] == "0.2500"
     assert not any("bits/dim" in text or "Likelihood" in text for text in markdown(found, "x").split("\n"))
     found = standing([evaluated("b", fd=2.0, bits=3.0)], columns=["bits_per_dim"], rank_by="fd")
     assert [metric.key for metric in found.shown] == ["fd", "bits_per_dim"]  # that which ranks is always there
@@ -193,3 +192,24 @@ def test_the_cost_of_sampling_is_said_once(standing, evaluated):
     assert header.count("nfe") == 1 and "settings.nfe" in header
     same = standing([evaluated(name, fd=2.0) for name in "cd"])
     assert "NFE" not in [column.header for column in columns(same)]
+
+
+@pytest.mark.parametrize(
+    ("value", "spread", "text"),
+    [
+        (0.033604, math.nan, "0.03360"),
+        (1272.672, math.nan, "1273"),
+        (9.99996, math.nan, "10.00"),
+        (5.8061, 0.3191, "5.81 ± 0.32"),
+        (0.033604, 0.000213, "0.03360 ± 0.00021"),
+        (1532.4, 217.3, "1532 ± 217"),
+        (0.0, 0.0, "0.000 ± 0"),
+        (math.inf, math.nan, "inf"),
+        (math.nan, 1.0, ""),
+    ],
+)
+def test_numbers_have_significant_digits(standing, evaluated, value, spread, text):
+    """A small KID is not 0.000, and a number has no digits that its spread makes meaningless."""
+    metrics = {"kid": value} | ({} if math.isnan(spread) else {"kid_se": spread})
+    found = standing([evaluated("a", fd=1.0, metrics=metrics)], columns=["kid"])
+    assert cells(found, "KID")[0] == text
