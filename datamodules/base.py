@@ -48,9 +48,6 @@ class DataModule(LightningDataModule, ABC):
     floor: str = "val"
     seed: int = 0
 
-    # A world larger than a split leaves some ranks without a shard of it, which Lightning refuses otherwise.
-    allow_zero_length_dataloader_with_multiple_devices = True
-
     def __init__(self, batch_size: int = 128, micro_batch_size: int | None = None, eval_batch_size: int = 256) -> None:
         super().__init__()
         self.batch_size = batch_size
@@ -120,6 +117,7 @@ class DataModule(LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         if stage != "fit":
             return
+        self._refuse_epochs()
         accumulation = self.layout.accumulation
         if self.trainer.accumulate_grad_batches not in (1, accumulation):
             raise UserError(
@@ -128,10 +126,46 @@ class DataModule(LightningDataModule, ABC):
                 f"{accumulation}: leave it out."
             )
         # Lightning counts the interval in micro-batches; configs mean optimizer steps, on any number of ranks.
-        if isinstance(self.trainer.val_check_interval, int) and self._counted is not self.trainer:
+        interval = getattr(self.trainer, "val_check_interval", None)  # none where it is a time
+        if isinstance(interval, int) and self._counted is not self.trainer:
             self._counted = self.trainer
             self.trainer.val_check_interval *= accumulation
+        if interval is None and self._place[1] > 1:
+            raise UserError("a trainer.val_check_interval in time ends at other steps on other ranks: give it in steps")
         self.trainer.accumulate_grad_batches = accumulation
+        self.trainer.fit_loop.min_epochs = None
+        if self.trainer.overfit_batches:  # the stream repeats them: no epoch of Lightning's ends
+            self.trainer.limit_train_batches = 1.0
+
+    def _refuse_epochs(self) -> None:
+        """Raises UserError for settings of the trainer that count epochs: the stream of training has no end."""
+        trainer, settings = self.trainer, {}
+        if trainer.max_epochs not in (None, -1):
+            num = len(self.training_examples())
+            steps = -(-trainer.max_epochs * num // self.batch_size)
+            settings["max_epochs"] = f"trainer.max_steps {steps}, {trainer.max_epochs} times the {num} examples"
+        if (trainer.min_epochs or 0) > (trainer.min_steps is not None):  # Lightning makes 1 of min_steps
+            settings["min_epochs"] = "trainer.min_steps"
+        if trainer.limit_train_batches != 1.0 and not trainer.overfit_batches:
+            settings["limit_train_batches"] = "trainer.max_steps, or trainer.overfit_batches for fewer examples"
+        if trainer.reload_dataloaders_every_n_epochs:
+            settings["reload_dataloaders_every_n_epochs"] = "0"
+        by_epochs = trainer.check_val_every_n_epoch not in (None, 1)
+        if trainer.limit_val_batches and (by_epochs or isinstance(getattr(trainer, "val_check_interval", 0), float)):
+            name = "check_val_every_n_epoch" if by_epochs else "val_check_interval"
+            settings[name] = "trainer.val_check_interval in steps, or trainer.limit_val_batches 0 for no validation"
+        for name, instead in settings.items():
+            raise UserError(
+                f"trainer.{name} {getattr(trainer, name)} has no effect, for training is counted in steps: give {instead}"
+            )
+
+    @property
+    def _distinct_batches(self) -> int | None:
+        """Global batches that `overfit_batches`, a number or a share of an epoch, has training repeat; None for all."""
+        wanted = 0 if self.trainer is None else self.trainer.overfit_batches
+        if isinstance(wanted, float):
+            wanted = wanted and max(1, int(wanted * len(self.training_examples()) / self.batch_size))
+        return int(wanted) or None
 
     def first_batch(self) -> Batch:
         """The first global batch as training sees it, augmented (on the CPU), the same on every rank."""
@@ -159,7 +193,9 @@ class DataModule(LightningDataModule, ABC):
 
     def train_dataloader(self) -> TrainingStream:
         self._drop_partial_step()
-        return TrainingStream(self.training_examples(), self.layout, self.seed, self._micro_step)
+        return TrainingStream(
+            self.training_examples(), self.layout, self.seed, self._micro_step, self._distinct_batches
+        )
 
     def val_dataloader(self) -> EvaluationLoader:
         return EvaluationLoader(self.split("val"), self.eval_batch_size, *self._place)

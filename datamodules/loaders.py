@@ -27,13 +27,19 @@ class Batch(NamedTuple):
     """Some examples of a split: `x` [B, *shape], `y` [B, ...] or None, `index` int64 [B], their positions in the split.
 
     Evaluation noise is keyed by `index`, the augmentation of training by `micro_step`: the batch's place in its rank's
-    stream, counted from the run's start. Evaluation has none.
+    stream, counted from the run's start. Evaluation has none, but -1 in the batch of a rank that has no example of its
+    own: it takes part in the collectives, and no result holds it.
     """
 
     x: Tensor
     y: Tensor | None
     index: Tensor
     micro_step: int | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether results hold this batch."""
+        return self.micro_step != -1
 
 
 Request = tuple[Tensor, int | None]
@@ -202,20 +208,28 @@ class TrainingStream:
 
     Args:
         start: asked at every `__iter__` for the micro-step to begin at.
+        distinct: global batches that are repeated without end; None for those of all examples.
     """
 
     def __init__(
-        self, examples: Split, layout: BatchLayout, seed: int = 0, start: Callable[[], int] = lambda: 0
+        self,
+        examples: Split,
+        layout: BatchLayout,
+        seed: int = 0,
+        start: Callable[[], int] = lambda: 0,
+        distinct: int | None = None,
     ) -> None:
         self.examples = examples
         self.layout = layout
         self.start = start
+        self.distinct = distinct
         self._order = examples.order(seed)
 
     def requests(self) -> Iterator[Request]:
         """What the micro-batches are made of, from the start on, without end."""
         for micro_step in itertools.count(self.start()):
             batch = micro_step // self.layout.accumulation
+            batch = batch % self.distinct if self.distinct else batch
             first = batch * self.layout.batch_size + self.layout.first_row(micro_step)
             yield self._order.positions(first, first + self.layout.micro), micro_step
 
@@ -227,8 +241,8 @@ class EvaluationLoader:
     """One rank's contiguous shard [r N // W, (r + 1) N // W) of a split: over the ranks, every example exactly once.
 
     The shard is cut into the fewest equal batches (to within one example) of at most `batch_size`, their number that of
-    the largest shard, so that ranks whose shards differ by one example take equally many steps and none waits for
-    another in a collective.
+    the largest shard, so that all ranks take equally many steps and none waits for another in a collective. A rank with
+    fewer examples than that has batches of the first example instead, which do not count.
     """
 
     def __init__(self, examples: Split, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -236,11 +250,14 @@ class EvaluationLoader:
         self.first = rank * len(examples) // world_size
         self.last = (rank + 1) * len(examples) // world_size
         largest = -(-len(examples) // world_size)
-        self._num_batches = min(-(-largest // batch_size), self.last - self.first)
+        self._num_batches = -(-largest // batch_size)
 
     def __len__(self) -> int:
         return self._num_batches
 
     def __iter__(self) -> Iterator[Batch]:
-        shard = torch.arange(self.first, self.last)
-        return self.examples.fetch((index, None) for index in shard.tensor_split(max(len(self), 1))[: len(self)])
+        own = min(len(self), self.last - self.first)
+        requests: list[Request] = [
+            (index, None) for index in torch.arange(self.first, self.last).tensor_split(own or 1)
+        ]
+        return self.examples.fetch(requests[:own] + [(torch.tensor([0]), -1)] * (len(self) - own))

@@ -44,7 +44,7 @@ from lightning_gen.loading import fill, read_checkpoint
 from lightning_gen.refusals import options
 from lightning_gen.run_directory import sealed, write_atomically, write_csv
 from lightning_gen.run_entry import choose_directory, enter
-from lightning_gen.strategies import check_strategy
+from lightning_gen.strategies import check_callbacks, check_settings, check_strategy
 from lightning_gen.unprofiled import Unprofiled
 
 _TRAINER_DEFAULTS = {
@@ -110,6 +110,12 @@ class GenerativeCLI(LightningCLI):
         """The one verb at hand: building the parsers of the others takes as long as all the rest of the command line."""
         return {self.verb: LightningCLI.subcommands()[self.verb]}
 
+    def _set_seed(self) -> None:
+        seed = self.config[self.verb].seed_everything
+        if seed is False or not 0 <= seed < 2**32:
+            raise UserError(f"seed_everything must be an integer from 0 to {2**32 - 1}, not {seed}")
+        super()._set_seed()
+
     def _parse_ckpt_path(self) -> None:
         """Nothing: what a checkpoint says is compared with the command line, and never overrides it."""
 
@@ -146,6 +152,7 @@ class GenerativeCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.verb]
+        check_settings(config.trainer, self.verb)
         self.resolved = self._resolved()
         self.recipe = {"seed": config.seed_everything, **{key: self.resolved[key] for key in ("model", "data")}}
         slurm.check_started()
@@ -219,8 +226,7 @@ class GenerativeCLI(LightningCLI):
             self._get(self.config_init, "progress").disable()
         trainer = super().instantiate_trainer(**kwargs)
         check_strategy(trainer.strategy)
-        if self.verb == "fit" and trainer.limit_train_batches == 0:
-            raise UserError("trainer.limit_train_batches is 0: there is nothing to train on")
+        check_callbacks(trainer.callbacks)
         if self.verb == "fit":
             # Lightning's own handler broadcasts from within a signal, and so hangs; `cluster.stop` has been listening
             trainer._signal_connector.register_signal_handlers = lambda: None
@@ -257,13 +263,13 @@ class GenerativeCLI(LightningCLI):
         """Keeps the rows of all ranks, by the example's index."""
         batches = self.trainer.predict(**kwargs) or []
         columns = list(batches[0]) if batches else []
-        rows = [row for batch in batches for row in zip(*(batch[name].tolist() for name in columns))]
+        rows = {row[0]: row for batch in batches for row in zip(*(batch[name].tolist() for name in columns))}
         parts = [(columns, rows)]
         if dist.is_available() and dist.is_initialized():
             parts = parts * dist.get_world_size()
             dist.all_gather_object(parts, (columns, rows))
         self.columns = next((names for names, _ in parts if names), ["index"])
-        self.rows = sorted(row for _, part in parts for row in part)
+        self.rows = [row for _, row in sorted({i: row for _, part in parts for i, row in part.items()}.items())]
 
     def write_measured(self) -> Path:
         """evaluation/VERB.json of what validation or test measured, or evaluation/predict.csv; its path."""
@@ -280,6 +286,8 @@ class GenerativeCLI(LightningCLI):
             "draws": module.eval_draws,
             "seed": module.eval_seed,
         }
+        if module.num_measured < len(self.datamodule.split(settings["split"])):
+            settings["num_examples"] = module.num_measured  # of a part only: no number of the whole
         metrics = self._means()
         if self.verb == "test" and self.distances.measured is not None:
             found = self.distances.measured

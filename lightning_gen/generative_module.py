@@ -17,8 +17,9 @@ from lightning_gen.divergence import LossWatch
 from lightning_gen.domains import domain_of
 from lightning_gen.errors import NoLikelihood, UserError
 from lightning_gen.likelihood import Likelihood
-from lightning_gen.loggers import is_logged
+from lightning_gen.loggers import count_steps, is_logged
 from lightning_gen.means import MeanOverExamples, batch_mean
+from lightning_gen.optim import clip_gradients
 from lightning_gen.random_source import (
     GeneratorSource,
     IndexedSource,
@@ -84,6 +85,7 @@ class GenerativeModule(LightningModule, ABC):
         self.weights = "raw"  # which weights the parameters hold: `lightning_gen.load` sets it
         self.averages: WeightAverages | None = None
         self.measured: dict[str, tuple[float, float]] = {}  # the last validation's or test's means and standard errors
+        self.num_measured = 0  # the examples that they are of
         self.likelihood_kind: str | None = None
         self.likelihood_terms: tuple[str, ...] = ()
         self._means = MeanOverExamples()
@@ -170,6 +172,8 @@ class GenerativeModule(LightningModule, ABC):
     # ---- building and saving --------------------------------------------------------------------------------------
 
     def configure_model(self) -> None:
+        if self._trainer is not None:
+            count_steps(self._trainer)
         if self._built:
             return
         self.build()
@@ -217,7 +221,7 @@ class GenerativeModule(LightningModule, ABC):
         if self.lr_schedule_factory is None:
             return optimizer
         schedule = self.lr_schedule_factory(optimizer)
-        if getattr(schedule, "total_steps", 0) is None:  # as long as the training
+        if getattr(schedule, "total_steps", 0) is None and self.trainer.max_steps > 0:  # as long as the training
             schedule.total_steps = self.trainer.max_steps
         return [optimizer], [{"scheduler": schedule, "interval": "step", "frequency": 1}]
 
@@ -227,22 +231,17 @@ class GenerativeModule(LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by the norm in one fused pass and logs it.
+        """Clips with fused optimizers too, and logs the norm.
 
         Lightning refuses to clip for a fused optimizer in mixed precision, although only the loss scaler of 16-mixed
         has anything to undo first.
         """
-        if gradient_clip_algorithm not in (None, "norm"):
-            raise UserError(f"gradients are clipped by their norm, not by {gradient_clip_algorithm.lower()!r}")
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)
-        if gradient_clip_val or self._logs_now():
-            limit = gradient_clip_val or float("inf")
-            parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = nn.utils.clip_grad_norm_(parameters, limit, foreach=True)
-            if self._logs_now():
-                self._log_training({**self._parts, "optim/grad_norm": norm})
+        norm = clip_gradients(optimizer, gradient_clip_val or 0.0, gradient_clip_algorithm or "norm", self._logs_now())
+        if self._logs_now():
+            self._log_training({**self._parts, "optim/grad_norm": norm})
 
     def _logs_now(self) -> bool:
         """Whether the step at hand is one that reaches the loggers; others pay nothing for logging."""
@@ -274,8 +273,6 @@ class GenerativeModule(LightningModule, ABC):
         # Dropout and the loss draw from the global state, and the state of this step is a function of
         # (seed, step, rank): a resumed run repeats itself with no random state in the checkpoint.
         trainer = self.trainer
-        # By this count Lightning decides on which steps it logs what callbacks give it; after a resume it can be one ahead.
-        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
         micro = batch_idx % trainer.accumulate_grad_batches
         seed_global_state(derive_seed(self.seed, "step", trainer.global_step, micro, self.global_rank), self.device)
 
@@ -325,12 +322,13 @@ class GenerativeModule(LightningModule, ABC):
                 measured |= {"log_prob_nats": likelihood.log_prob, **likelihood.terms}
                 if self.levels is not None:
                     measured["bits_per_dim"] = likelihood.bits_per_dim()
-        for name, value in measured.items():
+        for name, value in measured.items() if getattr(batch, "counts", True) else ():
             self._means.add(name, value, len(batch.x))
 
     def _report(self, stage: str) -> None:
         """Means over the examples of all ranks, to the loggers at this step and to `measured`."""
-        self.measured, self._means = self._means.compute(), MeanOverExamples()
+        self.measured, self.num_measured = self._means.compute(), self._means.num_examples
+        self._means = MeanOverExamples()
         trainer, metrics = self.trainer, {f"{stage}/{name}": mean for name, (mean, _) in self.measured.items()}
         if trainer.sanity_checking or not metrics:
             return

@@ -11,6 +11,8 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.trainer.connectors.logger_connector import _LoggerConnector
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_gen.metrics_file import read_rows
@@ -21,6 +23,49 @@ def is_logged(trainer: Trainer, step: int) -> bool:
     """Whether training's metrics of optimizer step `step`, counted from 1, reach the loggers."""
     every = trainer.log_every_n_steps
     return every > 0 and step % every == 0
+
+
+class _EpochLoop(_TrainingEpochLoop):
+    @property
+    def _batches_that_stepped(self) -> int:
+        """Optimizer steps, with the one that is being made: Lightning and its callbacks log at this count."""
+        progress = self.batch_progress.current
+        return self.global_step + (progress.ready > progress.processed or self._should_accumulate())
+
+    @_batches_that_stepped.setter
+    def _batches_that_stepped(self, value: int) -> None:
+        """Ignores Lightning's own count, which begins at 0 and after a resume can be one ahead."""
+
+
+class _Connector(_LoggerConnector):
+    @property
+    def _step(self) -> int:
+        trainer = self.trainer
+        if trainer.training:
+            return trainer.fit_loop.epoch_loop._batches_that_stepped
+        return trainer.global_step if trainer.state.fn == "fit" else trainer.lightning_module.judged_step
+
+    @property
+    def should_update_logs(self) -> bool:
+        if not self.trainer.training:
+            return super().should_update_logs
+        return is_logged(self.trainer, self._step) or self.trainer.should_stop
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Ignores other counts: of micro-batches, of batches of evaluation, and what is logged as "step"."""
+        super().log_metrics({name: value for name, value in metrics.items() if name != "step"}, self._step)
+
+    def update_train_step_metrics(self) -> None:
+        super().update_train_step_metrics()
+        if self.should_update_logs and not self.trainer.fit_loop._should_accumulate():
+            for result in self.trainer._results.values():  # Lightning would log it again until there is a new value
+                result._forward_cache = None
+
+
+def count_steps(trainer: Trainer) -> None:
+    """Makes Lightning, and so every callback's `log`, count optimizer steps from 1, as this project's metrics are counted."""
+    trainer.fit_loop.epoch_loop.__class__ = _EpochLoop
+    trainer._logger_connector.__class__ = _Connector
 
 
 class MetricsCSV(Logger):

@@ -18,10 +18,14 @@ class MeanOverExamples:
     """Sums n, sum v and sum v^2 in float64, and over the ranks at the end; a rank may have seen nothing.
 
     (Lightning's own mean keeps its weights in an integer, whose average over the ranks it truncates.)
+
+    Attributes:
+        num_examples: of all ranks, once the means are computed.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
+        self.num_examples = 0
 
     def add(self, name: str, values: Tensor, num: int = 1) -> None:
         """Adds one value per example, [B], or the mean of `num` examples, [], which leaves the standard error open: NaN.
@@ -44,6 +48,7 @@ class MeanOverExamples:
             dist.all_gather_object(parts, dict(parts[0]))
         names = dict.fromkeys(name for part in parts for name in part)
         totals = {name: [math.fsum(c) for c in zip(*(part[name] for part in parts if name in part))] for name in names}
+        self.num_examples = int(max((sums[0] for sums in totals.values()), default=0))
         return {name: _mean_and_error(*sums) for name, sums in totals.items()}
 
 

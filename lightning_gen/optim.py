@@ -1,4 +1,4 @@
-"""Learning-rate schedules, stepped once per optimizer step."""
+"""Learning-rate schedules, stepped once per optimizer step, and the clipping of gradients."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from bisect import bisect_right
 from typing import Any
 
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -22,13 +24,40 @@ class Warmup(LambdaLR):
 
 
 class _Whole(LambdaLR):
-    """A schedule of `total_steps`; None is the trainer's `max_steps`, which `GenerativeModule` fills in."""
+    """A schedule of `total_steps`; None is the trainer's `max_steps`, which `GenerativeModule` fills in.
+
+    Where that is endless too, the rate stays at its height.
+    """
 
     total_steps: int | None
+    _resumed: tuple[int | None, float, float] | None = None  # the earlier length, and the next step's rate then and now
 
     def state_dict(self) -> dict[str, Any]:
-        """Without `total_steps`: a run resumed with more steps to make has a longer schedule."""
-        return {key: value for key, value in super().state_dict().items() if key != "total_steps"}
+        return {key: value for key, value in super().state_dict().items() if key != "_resumed"}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on at this schedule's length: a run that has more steps to make has a longer schedule."""
+        length, before = state_dict.get("total_steps"), state_dict["_last_lr"]
+        super().load_state_dict({**state_dict, "total_steps": self.total_steps})
+        self._last_lr = [rate * f(self.last_epoch) for rate, f in zip(self.base_lrs, self.lr_lambdas)]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr):  # the optimizer has brought the earlier one
+            group["lr"] = rate
+        if not math.isclose(before[0], self._last_lr[0], rel_tol=1e-6):
+            self._resumed = length, before[0], self._last_lr[0]
+
+    def remarks(self) -> list[str]:
+        """Sentences for the user: about a length that is not known, or that a resumed run has changed."""
+        name, flag = type(self).__name__, "--model.init_args.lr_schedule.total_steps"
+        if self.total_steps is None:
+            return [f"{name} keeps its full rate: trainer.max_steps is -1; give {flag} N for a schedule of N steps"]
+        if self._resumed is None:
+            return []
+        length, before, now = self._resumed
+        keep = f"; give {flag} {length} to keep the earlier schedule" if length else ""
+        earlier = f", {length} before" if length else ""
+        return [
+            f"{name} has {self.total_steps} steps{earlier}: the rate goes on at {now:.3g}, not at {before:.3g}{keep}"
+        ]
 
 
 class WarmupCosine(_Whole):
@@ -72,3 +101,20 @@ class GrowingStages(_Whole):
             return round(10 ** (1 - bisect_right(ends, progress) / (stages - 1)), 1) / 10
 
         super().__init__(optimizer, factor)
+
+
+def clip_gradients(optimizer: Optimizer, limit: float, algorithm: str, needs_norm: bool) -> Tensor | None:
+    """The norm of all gradients before they are clipped, None where it is not needed.
+
+    Args:
+        limit: of the norm, or of each value; as in Lightning, zero or below is none.
+        algorithm: "norm" or "value".
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    limits = {algorithm: limit} if limit > 0 else {}
+    norm = None
+    if "norm" in limits or needs_norm:
+        norm = clip_grad_norm_(parameters, limits.get("norm", math.inf), foreach=True)
+    if "value" in limits:
+        clip_grad_value_(parameters, limit, foreach=True)
+    return norm

@@ -67,6 +67,7 @@ MAY_DIFFER = (
     "fidelity",
     "data.init_args.num_workers",
     "data.init_args.prefetch",
+    "model.init_args.lr_schedule.init_args.total_steps",
 )
 """Keys in which a resumed run may differ from the run's own config."""
 

@@ -5,12 +5,15 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers.logger import DummyLogger
+from torch.utils.data import DataLoader
 
+from datamodules.loaders import EvaluationLoader
 from datamodules.toy import EightGaussians
 from lightning_gen.callbacks import EMA, Checkpoints
 from lightning_gen.diffusion import GaussianDiffusion
-from lightning_gen.errors import NoLikelihood, UserError
+from lightning_gen.errors import NoLikelihood
 from lightning_gen.generative_module import CHECKPOINT_KEY, GenerativeModule
 from lightning_gen.likelihood import Likelihood
 from lightning_gen.networks.mlp import MLP
@@ -177,6 +180,18 @@ def test_evaluation_terms_sum_to_the_log_probability_and_are_means_over_the_spli
     assert log_prob.mean().item() == pytest.approx(tested["test/log_prob_nats"], rel=1e-5)
 
 
+def test_a_batch_that_stands_in_for_no_example_does_not_count(trainer, model, data):
+    class Crowd(type(data())):
+        def val_dataloader(self):
+            loaders = [EvaluationLoader(self.split("val"), 4, rank, 13) for rank in range(13)]
+            return DataLoader([batch for loader in loaders for batch in loader], batch_size=None)
+
+    module, crowded = model(), model()
+    alone = evaluate("validate", trainer, module, data())
+    assert evaluate("validate", trainer, crowded, Crowd(batch_size=8)) == pytest.approx(alone, rel=1e-6)
+    assert module.num_measured == crowded.num_measured == 10
+
+
 def test_a_model_of_the_uniform_law_is_validated_at_log2_of_its_levels(trainer, model, data):
     module = model()
     module.levels = 17
@@ -250,9 +265,29 @@ def test_without_a_limit_gradients_are_as_they_were_and_their_norm_is_logged(tra
     assert [row["optim/grad_norm"] for row in record.rows.values()] == pytest.approx(norm.before, rel=1e-4)
 
 
-def test_clipping_by_value_is_refused(trainer, model, data):
-    with pytest.raises(UserError, match="by their norm, not by 'value'"):
-        trainer(1, gradient_clip_val=1.0, gradient_clip_algorithm="value").fit(model(), data())
+@pytest.mark.parametrize("limit", [0, -1.0])
+@pytest.mark.parametrize("algorithm", [None, "norm", "value"])
+def test_a_limit_that_is_not_positive_is_none(trainer, model, data, equal, limit, algorithm):
+    """As in Lightning's own clipping; a negative one would turn the gradients round."""
+    plain, clipped = model(), model()
+    trainer(3).fit(plain, data())
+    trainer(3, gradient_clip_val=limit, gradient_clip_algorithm=algorithm).fit(clipped, data())
+    assert equal(plain.state_dict(), clipped.state_dict())
+
+
+@pytest.mark.parametrize("log_every", [1, 100])
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_are_clipped_as_lightning_clips_them(trainer, model, data, log_every, algorithm):
+    class Stock(type(model())):
+        configure_gradient_clipping = LightningModule.configure_gradient_clipping
+
+    sgd = {"optimizer": lambda params: torch.optim.SGD(params, lr=0.1)}  # Adam's steps do not depend on the scale
+    ours, theirs = model(**sgd), Stock((2,), None, None, **sgd)
+    for module in (ours, theirs):
+        used = trainer(3, gradient_clip_val=0.05, gradient_clip_algorithm=algorithm, log_every_n_steps=log_every)
+        used.fit(module, data())
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
 
 
 @pytest.mark.parametrize("micro, batches", [(None, 1), (2, 4)])
@@ -271,6 +306,19 @@ def test_a_schedule_without_a_length_has_the_trainings(trainer, model, data):
     assert steps.rates == pytest.approx([0.3 * (1 + math.cos(math.pi * k / 4)) for k in range(4)])
 
 
+def test_a_schedule_of_an_endless_training_stays_at_its_height(trainer, model, data):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.should_stop = trainer.global_step == 6
+
+    module, steps = (
+        model(optimizer=lambda p: torch.optim.SGD(p, lr=0.6), lr_schedule=lambda o: WarmupCosine(o, None, 2)),
+        Steps(),
+    )
+    trainer(-1, steps, Stop()).fit(module, data())
+    assert steps.rates == pytest.approx([0.2, 0.4, 0.6, 0.6, 0.6, 0.6])
+
+
 @pytest.mark.parametrize("micro", [None, 2])
 def test_logged_steps_count_optimizer_steps_from_one(trainer, model, data, micro):
     record = Record()
@@ -279,6 +327,47 @@ def test_logged_steps_count_optimizer_steps_from_one(trainer, model, data, micro
     val = [step for step, row in record.rows.items() if "val/loss" in row]
     assert (train, val) == ([3, 6], [4])
     assert {"train/loss", "train/scale", "optim/grad_norm"} <= record.rows[6].keys()
+
+
+class Observer(Callback):
+    """Logs, as a user's callback does, the step it sees: on every batch, on every third, and of each epoch's end."""
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        module.log("seen", float(trainer.global_step))
+        if trainer.global_step == 4:
+            module.log("rare", 1.0)
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        module.log("begun", float(trainer.global_step))
+        module.log("step", 7.0)  # Lightning takes it for the step
+
+    def on_validation_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        module.log("validated", float(trainer.global_step), on_step=True, on_epoch=True)
+
+    def on_train_epoch_end(self, trainer, module):
+        module.log("whole", float(trainer.global_step))
+
+
+@pytest.mark.parametrize("micro", [None, 4])
+def test_what_a_callback_logs_stands_at_the_projects_steps_and_once(trainer, model, data, tmp_path, micro):
+    def run(steps: int, path: str | None = None) -> dict[int, dict[str, float]]:
+        record = Record()
+        callbacks = Observer(), LearningRateMonitor(), Checkpoints(1, keep=9)
+        used = trainer(steps, *callbacks, val_every=4, log_every_n_steps=3, logger=record)
+        used.fit(model(lr_schedule=lambda o: Warmup(o, 9)), data(micro_batch_size=micro), ckpt_path=path)
+        return record.rows
+
+    rows = run(8)
+    logged = {name: {step: row[name] for step, row in rows.items() if name in row} for name in
+              ("train/loss", "seen", "begun", "rare", "lr-AdamW", "val/loss", "validated_epoch", "whole")}  # fmt: skip
+    assert list(logged["train/loss"]) == list(logged["lr-AdamW"]) == [3, 6] and list(rows) == [3, 4, 6, 8]
+    assert logged["seen"] == {3: 3.0, 6: 6.0} and logged["begun"] == {3: 2.0, 6: 5.0}
+    assert logged["rare"] == {6: 1.0}  # and not again
+    assert list(logged["val/loss"]) == [4, 8] and logged["validated_epoch"] == {4: 4.0, 8: 8.0}
+    assert logged["whole"] == {8: 8.0}
+    for cut in (2, 3):
+        resumed = run(8, str(tmp_path / "checkpoints" / f"step_{cut:08d}.ckpt"))
+        assert resumed == {step: row for step, row in rows.items() if step > cut}, cut
 
 
 @pytest.mark.parametrize("micro", [None, 4])

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -57,3 +58,46 @@ def test_stages_of_burda():
     torch.testing.assert_close(factors, torch.tensor([1.0, 0.72, 0.52, 0.37, 0.27, 0.19, 0.14, 0.1]).double())
     assert lengths.tolist() == [3**i for i in range(8)]
     assert (used[3280:] == used[3279]).all()
+
+
+@pytest.mark.parametrize("kind", [WarmupCosine, partial(GrowingStages, growth=1)])
+def test_a_longer_training_goes_on_at_the_rate_of_its_own_schedule(kind):
+    """From the first step on, and says so with both numbers; one of the same length, or of a length given, says nothing."""
+
+    def made(total: int | None):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.5)
+        return optimizer, kind(optimizer, total)
+
+    def advanced(optimizer, schedule, steps: int) -> list[float]:
+        used = []
+        for _ in range(steps):
+            used.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return used
+
+    whole = advanced(*made(20), 20)
+    optimizer, schedule = made(10)
+    advanced(optimizer, schedule, 10)
+    state, rate = schedule.state_dict(), optimizer.param_groups[0]["lr"]
+    for total, said in ((20, True), (10, False)):
+        optimizer, schedule = made(total)
+        optimizer.param_groups[0]["lr"] = rate  # as the optimizer's own state brings it
+        schedule.load_state_dict(state)
+        assert schedule.total_steps == total and bool(schedule.remarks()) == said
+        if said:
+            assert optimizer.param_groups[0]["lr"] == whole[10]
+            (remark,) = schedule.remarks()
+            assert f"{whole[10]:.3g}" in remark and f"{rate:.3g}" in remark and "total_steps 10 to keep" in remark
+            assert advanced(optimizer, schedule, 10) == whole[10:]
+            assert set(schedule.state_dict()) == set(state)
+        else:
+            assert optimizer.param_groups[0]["lr"] == rate
+
+
+@pytest.mark.parametrize("kind", [WarmupCosine, GrowingStages])
+def test_a_schedule_of_a_training_without_a_length_keeps_its_height_and_says_so(kind):
+    used = rates(lambda o: kind(o), 5)
+    assert (used == 0.5).all()
+    schedule = kind(torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=0.5))
+    assert "max_steps is -1" in schedule.remarks()[0]

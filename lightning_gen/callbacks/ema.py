@@ -70,6 +70,8 @@ class EMA(Callback):
     def __init__(self, decays: list[float] = [0.999], profile: AverageProfile | None = None) -> None:  # noqa: B006
         if any(not 0.0 < decay < 1.0 for decay in decays):
             raise UserError(f"EMA decays lie in (0, 1), got {decays}")
+        if len(set(decays)) < len(decays):
+            raise UserError(f"EMA decays name their averages, and must differ: got {decays}")
         self.decays, self.profile = list(decays), profile or WarmUp()
         for decay in decays:
             self.profile.decay(decay, 1)  # refused here, not after the first step

@@ -100,13 +100,18 @@ class Preemption(Callback):
         self._stop_if(agreed, trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "fit":  # the shards of ranks may differ by a batch
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:  # the shards of ranks may differ by a batch
             batches = sum(trainer.num_val_batches)
             self._rounds, _ = self._agreement.range(int(batches) if math.isfinite(batches) else 0)
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self._rounds -= 1
-        if trainer.state.fn != "fit" or self._rounds < 0 or trainer.global_step == trainer.max_steps:
+        if (
+            trainer.state.fn != "fit"
+            or trainer.sanity_checking
+            or self._rounds < 0
+            or trainer.global_step == trainer.max_steps
+        ):
             return  # the last step is saved when all that belongs to it is made
         agreed = self._round(trainer)
         self._validates = bool(agreed)

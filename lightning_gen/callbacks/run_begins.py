@@ -62,11 +62,15 @@ class RunBegins(Callback):
             write_atomically(self.run / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
             if self.step:
                 print(f"{self.run} goes on from step {self.step}")
+            for config in trainer.lr_scheduler_configs:
+                for remark in getattr(config.scheduler, "remarks", list)():
+                    print(remark)
         others = list(trainer.loggers)
         trainer.loggers = [MetricsCSV(self.run, self.step), *others]
         for logger in others:
             cluster = {"ranks": trainer.world_size, "nodes": trainer.num_nodes, "slurm_job": slurm.job_id()}
-            logger.log_hyperparams({**self.config, "cluster": cluster})
+            if trainer.enable_autolog_hparams:
+                logger.log_hyperparams({**self.config, "cluster": cluster})
             if isinstance(logger, WandbRun):
                 logger.catch_up(self.run, self.step)
                 if logger.offline and trainer.is_global_zero:

@@ -14,6 +14,8 @@ from lightning_gen.run_directory import flatten
 
 _DATA = ("data", "levels", "reference", "reference_fingerprint", "reference_count", "seed", "device", "weights")
 _OF_SAMPLES = (*_DATA, "num_samples", "extractor_digest", "sampler", "guides", "nfe")
+_OF_LIKELIHOOD = (*_DATA, "num_examples")
+"""`num_examples` where not all of a split were measured, a number of examples of the likelihood."""
 _OF_ONE_KIND = ("draws", "estimator")
 """Of the likelihood; numbers of different kinds are never ranked against each other, whatever these are."""
 _ENDS = ("logsnr_ends",)
@@ -24,7 +26,7 @@ CODE = ("version", "commit", "torch", "lightning")
 ACROSS = {"sampler": ("sampler", "guides", "nfe"), "weights": ("weights",), "estimator": ("estimator",), "ends": _ENDS}
 """What may differ on purpose, because it is what is compared, and the settings that go with it."""
 
-MEASURING = tuple(dict.fromkeys((*_OF_SAMPLES, *_OF_ONE_KIND)))
+MEASURING = tuple(dict.fromkeys((*_OF_SAMPLES, *_OF_LIKELIHOOD, *_OF_ONE_KIND)))
 """Every setting that a number depends on, but for the model's own."""
 
 
@@ -68,7 +70,7 @@ def disagreements(records: Sequence[Record], across: Collection[str] = ()) -> li
     """For the samples and for the likelihood, the first setting in which they differ and may not; empty where all agree."""
     free = {setting for name in across for setting in ACROSS[name]}
     found = []
-    for of, settings in ((SAMPLES, _OF_SAMPLES), (LIKELIHOOD, _DATA)):
+    for of, settings in ((SAMPLES, _OF_SAMPLES), (LIKELIHOOD, _OF_LIKELIHOOD)):
         measured = [r for r in records if any(m.of == of and m.measured(r) for m in METRICS.values())]
         groups = [(measured, settings)]
         if of == LIKELIHOOD:
