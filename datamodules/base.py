@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from datamodules.loaders import Batch, BatchLayout, EvaluationLoader, Examples, Split, TrainingStream
-from lightning_gen.domains import integer_dtype
+from lightning_gen.domains import check_labels, domain_of, integer_dtype
 from lightning_gen.errors import UserError
 from lightning_gen.random_source import GeneratorSource, RandomSource, derive_seed
 
@@ -98,6 +98,14 @@ class DataModule(LightningDataModule, ABC):
             raise ValueError(f"{name}: x is {x.dtype} {tuple(x.shape[1:])}, must be {dtype} {tuple(self.shape)}")
         if levels not in (None, 256) and (int(x.min()) < 0 or int(x.max()) >= levels):
             raise ValueError(f"{name}: x holds {int(x.min())}..{int(x.max())}, must be in 0..{levels - 1}")
+        y = examples.y
+        try:
+            if levels is None:
+                domain_of(levels).check(x)
+            if self.num_classes is not None and isinstance(y, Tensor) and (y.ndim == 1 or not y.is_floating_point()):
+                check_labels(y, self.num_classes)  # what is streamed got its labels from the names of its classes
+        except UserError as error:
+            raise UserError(f"{type(self).__name__}, split {name}: {error}") from error
 
     @property
     def _place(self) -> tuple[int, int]:

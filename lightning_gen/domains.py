@@ -50,6 +50,14 @@ class Levels(Domain):
             raise UserError(f"the data are integers from 0 to {self.levels - 1}, these are not")
 
 
+def check_labels(y: Tensor, num_classes: int) -> None:
+    """Raises UserError unless y holds class labels: integers [B] in {0..num_classes-1}. Reads them from their device."""
+    if y.ndim != 1 or y.dtype not in (torch.int64, torch.int32):
+        raise UserError(f"labels are integers [B], int64, not {y.dtype} {list(y.shape)}".replace("torch.", ""))
+    if len(y) and (int(y.min()) < 0 or int(y.max()) >= num_classes):
+        raise UserError(f"labels of {num_classes} classes are 0 to {num_classes - 1}, not {y.min()} to {y.max()}")
+
+
 class Vectors(Domain):
     """Real vectors."""
 
@@ -62,6 +70,8 @@ class Vectors(Domain):
     def check(self, x: Tensor) -> None:
         if not x.is_floating_point():
             raise UserError(f"the data are real vectors, these are {x.dtype}")
+        if not x.isfinite().all():
+            raise UserError("the data are finite real vectors, some of these are NaN or infinite")
 
 
 def domain_of(levels: int | None) -> Domain:

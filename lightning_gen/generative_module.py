@@ -113,7 +113,7 @@ class GenerativeModule(LightningModule, ABC):
         """[num, *shape] in the data's own domain: integers where `levels` is set.
 
         Args:
-            y: conditions [num, ...]; None draws them, for a conditional model of labelled data.
+            y: conditions [num, ...]; None draws labels for a conditional model: the samples are the mixture over labels.
             sampler: of the family; the module's own by default.
             rng: an `IndexedSource` of indices 0..num-1 with seed 0 by default.
         """
@@ -127,9 +127,10 @@ class GenerativeModule(LightningModule, ABC):
         draws: int = 1,
         rng: RandomSource | None = None,
     ) -> Likelihood:
-        """Per-example log-likelihood of data in their own domain; never holds the loss's knobs.
+        """Per-example log-likelihood of data in their own domain, given y; never holds the loss's knobs.
 
         Raises:
+            UserError: data of another domain; a conditional model without y, whose samples are then a mixture.
             NoLikelihood: if the family has none.
         """
         raise NoLikelihood(f"{type(self).__name__} has no likelihood")

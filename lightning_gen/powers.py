@@ -41,7 +41,7 @@ class Imputation(ABC):
         Args:
             x: [B, *shape] in the data's own domain. What stands in its holes has no influence.
             mask: bool or integers, [B, *shape], [*shape] or what broadcasts to them: true, or not 0, where x is known.
-            y: conditions [B, ...], or None for no condition.
+            y: conditions [B, ...]; None for the null condition, which a conditional model must have been trained with.
             imputer: of the family: how it is done; the module's own by default.
             rng: an `IndexedSource` of indices 0..B-1 with seed 0 by default.
         """
@@ -173,7 +173,7 @@ class Denoising(ABC):
 
     @abstractmethod
     def denoise(self, x: Tensor, sigma: Tensor | float, y: Tensor | None = None) -> Tensor:
-        """E[clean | x], floats [B, *shape], from floats at noise of standard deviation sigma, [] or [B]; y or None."""
+        """E[clean | x], floats [B, *shape], from floats at noise of standard deviation sigma, [] or [B]; y as in `impute`."""
 
     @abstractmethod
     def attractors(
@@ -191,7 +191,7 @@ class Denoising(ABC):
 
         Args:
             steps: at most; an example stops where its residual is at most `tolerance`.
-            y: conditions [B, ...], or None for no condition.
+            y: conditions [B, ...]; None for the null condition, which a conditional model must have been trained with.
             sigma: the least that the model knows by default.
             stations: after which steps the points are kept.
         """

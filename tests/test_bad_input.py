@@ -32,6 +32,9 @@ TEXT = {
     "text.ckpt": "not a checkpoint\n",
     "broken_class.py": "import nothing_of_that_name\n",
     "folder/run_id": "abcdefgh\n",
+    "from_one.py": "import torch\nfrom datamodules import BinaryDigits\nfrom datamodules.base import Examples\n\n"
+    "class FromOne(BinaryDigits):\n    def load(self):\n"
+    "        return {k: Examples(s.x, s.y + 1) for k, s in super().load().items()}\n",
     # images and texts
     "held_out/val/cat/0.png": "not an image\n",
     "held_out/test/cat/1.png": "not an image\n",
@@ -211,6 +214,11 @@ BAD = {
     "devices of zero": ([*FIT, "--trainer.devices=0"], "devices='0'"),
     "interval below zero": ([*FIT, "--trainer.val_check_interval=-1"], "val_check_interval"),
     "overfitting below zero": ([*FIT, "--trainer.overfit_batches=-3"], "overfit_batches"),
+    # labels
+    "labels counted from one": (
+        ["fit", "--config", str(ROOT / "configs/experiment/digits_cvae.yaml"), "--run=new", "--data=from_one.FromOne"],
+        "labels of 10 classes are 0 to 9, not 1 to 10",
+    ),
     # images and texts
     "no images": (["pack", "folder"], "folder holds no images"),
     "images without training": (["pack", "held_out"], "held_out has test/ and no train/"),

@@ -119,7 +119,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
     def denoise(self, x: Tensor, sigma: Tensor | float, y: Tensor | None = None) -> Tensor:
         self._check_asked(x, sigma)
         sigma = torch.as_tensor(sigma, dtype=x.dtype, device=x.device)
-        return self.denoiser(x, sigma, self._condition(y, len(x)))
+        return self.denoiser(x, sigma, self.given(y, len(x), null=True))
 
     def score(self, x: Tensor, sigma: Tensor | float, y: Tensor | None = None) -> Tensor:
         """grad log p of the data under noise sigma, by Tweedie's formula: (D(x) - x) / sigma^2, floats [B, *shape]."""
@@ -141,7 +141,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         sigma = self.noise.lowest if sigma is None else sigma
         self._check_asked(x, sigma)
         how = {"eta": eta, "steps": steps, "tolerance": tolerance, "stations": stations}
-        return iterate(self.denoiser, x, sigma, self._condition(y, len(x)), **how)
+        return iterate(self.denoiser, x, sigma, self.given(y, len(x), null=True), **how)
 
     @torch.no_grad()
     def sample(
@@ -171,6 +171,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         self.check_data(x)
         mask = as_mask(mask, x)
         rng = rng if rng is not None else self.default_rng(len(x))
+        y = self.given(y, len(x), null=True)
         informed = Informed(self.denoiser, self.domain.encode(x), mask)
         return torch.where(mask, x, self._drawn(informed, len(x), y, imputer or self.imputer, rng))
 
@@ -180,7 +181,7 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         """Where a sampler ends that follows a denoiser."""
         sampler = sampler or self.sampler
         sampler.check(self.noise)
-        trajectory = sampler.trajectory(denoiser, self.noise, (num, *self.shape), self._condition(y, num), rng)
+        trajectory = sampler.trajectory(denoiser, self.noise, (num, *self.shape), y, rng)
         x = deque(trajectory, maxlen=1).pop().x
         if not torch.isfinite(x).all():  # as integers they would be black images
             raise NonFiniteSamples(f"{sampler.description} gave samples that are not finite")
@@ -195,13 +196,3 @@ class DenoisingAutoencoder(Conditional, GenerativeModule, Denoising, Imputation)
         if not x.is_floating_point():
             raise UserError(f"denoising is done among floats, as to_floats gives them: got {x.dtype}")
         self.check_level(torch.as_tensor(sigma).double())
-
-    def _condition(self, y: Tensor | None, num: int) -> Tensor | None:
-        """What the denoiser is told of y, one a row: None where that does not matter, or is left open."""
-        if not self.conditional:
-            return None
-        if y is None and not self.label_dropout:
-            raise UserError("the model was trained with label_dropout 0 and knows nothing without a condition: give y")
-        if y is not None and len(y) != num:
-            raise UserError(f"y has a condition for each of the {num} examples, got {len(y)}")
-        return y

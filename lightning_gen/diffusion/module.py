@@ -186,8 +186,9 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
         draws: int = 1,
         rng: RandomSource | None = None,
     ) -> Likelihood:
+        self.check_data(x)
+        y = self.given(y, len(x))
         rng = rng if rng is not None else self.default_rng(len(x))
-        y = y if self.conditional else None
         estimator = estimator or self.bound
         estimator.check(self.levels is not None, self.knows)
         return estimator(self.denoiser, self.schedule, self.decoder, x, y, draws, rng)
@@ -220,9 +221,8 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
         sampler = sampler or self.sampler
         self._ready(sampler)
         rng = rng if rng is not None else self.default_rng(num)
-        asked = self.conditional or sampler.guidance is not None  # a classifier guides what knows of no classes
-        if asked and y is None:
-            y = self.drawn_labels(num, rng)
+        # a classifier guides what knows of no classes
+        y = self.given_or_drawn(y, num, rng, needed=sampler.guidance is not None)
         yield from sampler.trajectory(self.denoiser, self.schedule, (num, *self.shape), y, rng)
 
     @torch.no_grad()
@@ -250,6 +250,7 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
         imputer = imputer or self.imputer
         self.check_data(x)
         self._ready(imputer.sampler)
+        y = self.given(y, len(x), null=True, needed=imputer.sampler.guidance is not None)
         rng = rng if rng is not None else self.default_rng(len(x))
         return imputer(self.denoiser, self.schedule, self.decoder, x, mask, y, rng)
 

@@ -40,8 +40,6 @@ LEFT_AT_END = 0.1
 class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
     """Diffusion over levels. D3PM, masked diffusion and any-order autoregression are choices of its axes, not classes.
 
-    A conditional model's likelihood without y is that of the null condition.
-
     Args:
         network: makes the network from (shape, out_channels, cond_dim), where shape has the encoding's features in the place
             of the channels: (C F, H, W), or (F, N) of sequences; called as network(x, logsnr, cond).
@@ -169,7 +167,7 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         estimator = estimator or self.bound
         estimator.check(self.process)
         rng = rng if rng is not None else self.default_rng(len(x))
-        return estimator(self.predictor, self.process, x, y if self.conditional else None, draws, rng)
+        return estimator(self.predictor, self.process, x, self.given(y, len(x)), draws, rng)
 
     @torch.no_grad()
     def sample(
@@ -225,4 +223,4 @@ class DiscreteDiffusion(Conditional, GenerativeModule, Imputation, Film):
         self.check_data(x)
         self._check_sampler(imputer.sampler)
         rng = rng if rng is not None else self.default_rng(len(x))
-        return imputer(self.predictor, self.process, x, mask, y if self.conditional else None, rng)
+        return imputer(self.predictor, self.process, x, mask, self.given(y, len(x), null=True), rng)

@@ -151,7 +151,7 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
         rng = rng if rng is not None else self.default_rng(len(x))
         self.watch.forget()
         with full_float32(self.device):
-            likelihood = estimator(self.model, x, self.condition(y), draws, rng)
+            likelihood = estimator(self.model, x, self.condition(self.given(y, len(x))), draws, rng)
         self.watch.keep(self.judged_step if self._trainer is None else self._trainer.global_step)
         if self._trainer is None:
             self.watch.check()
@@ -176,7 +176,7 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
         """All latents of x, those that were split off too, as one vector."""
         self.check_data(x)
         with full_float32(self.device):
-            return self.model.encode(x, self.condition(y), rng)
+            return self.model.encode(x, self.condition(self.given(y, len(x))), rng)
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -190,4 +190,4 @@ class NormalizingFlow(Conditional, GenerativeModule, LatentVariables):
 
     def _floats(self, z: Tensor, y: Tensor | None) -> Tensor:
         with full_float32(self.device):
-            return self.model.decode(z, self.condition(y))
+            return self.model.decode(z, self.condition(self.given(y, len(z))))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_gen.domains import check_labels
 from lightning_gen.errors import UserError
 
 
@@ -33,6 +34,9 @@ class ClassEmbedding(nn.Module):
 
     def forward(self, y: Tensor, drop: Tensor | None = None) -> Tensor:
         """Labels int64 [B] -> [B, dim]; rows where `drop`, bool [B], is true get the null vector."""
+        if y.device.type == "cpu" or y.ndim != 1 or y.is_floating_point():  # elsewhere a look at the values would wait
+            check_labels(y, self.num_classes)
+        y = y.masked_fill(y == self.num_classes, -1)  # the null vector's row is no label: this one does not exist
         return self.embedding(y if drop is None else torch.where(drop, self.num_classes, y))
 
     def null(self, batch_size: int, device: torch.device | str | None = None) -> Tensor:

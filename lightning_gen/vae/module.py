@@ -114,7 +114,7 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
         estimator = estimator or self.bound
         estimator.check(self.num_layers)
         rng = rng if rng is not None else self.default_rng(len(x))
-        return estimator(self.model, x, self.condition(y), draws, rng)
+        return estimator(self.model, x, self.condition(self.given(y, len(x))), draws, rng)
 
     @torch.no_grad()
     def sample(
@@ -132,15 +132,15 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None, *, rng: RandomSource | None = None) -> Tensor:
         self.check_data(x)
-        return self.model.encode(x, self.condition(y), rng)
+        return self.model.encode(x, self.condition(self.given(y, len(x))), rng)
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.observation.mode(self.model.decode(z, self.condition(y)))
+        return self.observation.mode(self.model.decode(z, self.condition(self.given(y, len(z)))))
 
     @torch.no_grad()
     def expected(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.observation.mean(self.model.decode(z, self.condition(y)))
+        return self.observation.mean(self.model.decode(z, self.condition(self.given(y, len(z)))))
 
     @torch.no_grad()
     def impute(
@@ -154,7 +154,8 @@ class LatentVariableModule(Conditional, GenerativeModule, LatentVariables, Imput
     ) -> Tensor:
         self.check_data(x)
         rng = rng if rng is not None else self.default_rng(len(x))
-        return (imputer or self.imputer)(self.model, x, as_mask(mask, x), self.condition(y), rng)
+        cond = self.condition(self.given(y, len(x)))
+        return (imputer or self.imputer)(self.model, x, as_mask(mask, x), cond, rng)
 
     def _step(self) -> int | None:
         """Optimizer steps made, in training and in its validation."""

@@ -170,6 +170,31 @@ def test_a_data_set_that_breaks_its_own_contract_is_refused(x):
         data.split("train")
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (torch.zeros(6, 2), 1 + torch.arange(6) % 3, "train: labels of 3 classes are 0 to 2, not 1 to 3"),
+        (torch.zeros(6, 2), torch.arange(6) % 3 - 1, "not -1 to 1"),
+        (torch.zeros(6, 2), torch.zeros(6), "int64, not float32"),
+        (torch.full((6, 2), float("nan")), torch.arange(6) % 3, "train: the data are finite"),
+        (torch.zeros(6, 2), torch.randn(6, 5), None),
+        (torch.zeros(6, 2), torch.arange(6) % 3, None),
+    ],
+)
+def test_labels_are_of_the_classes_and_vectors_finite(x, y, message):
+    class Labelled(DataModule):
+        shape, num_classes = (2,), 3
+
+        def load(self):
+            return {"train": Examples(x, y)}
+
+    if message is None:
+        Labelled().split("train")
+    else:
+        with pytest.raises(UserError, match=message):
+            Labelled().split("train")
+
+
 def test_splits_are_loaded_once():
     data = Counted()
     assert data.split("train") is data.split("train")

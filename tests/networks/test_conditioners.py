@@ -49,3 +49,11 @@ def test_errors():
         ClassEmbedding(None)
     with pytest.raises(UserError, match=r"\[B, 3\]"):
         LinearConditioner(10, features=3)(torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("y", [[0, 5], [-1, 0], [[0], [1]], [0.0, 1.0]], ids=str)
+def test_labels_outside_the_classes_are_none(y):
+    """Label 5 of 5 classes is not the null condition, as the rows of the table would have it."""
+    with pytest.raises(UserError, match="labels"):
+        ClassEmbedding(5)(torch.tensor(y))
+    assert ClassEmbedding(5)(torch.tensor([0, 4], dtype=torch.int32)).shape == (2, 128)
