@@ -27,6 +27,10 @@ class Divergence(ABC):
 
     random: bool = False
 
+    def for_dims(self, num_dims: int) -> Divergence:
+        """What is taken for data of so many dimensions: itself."""
+        return self
+
     def probe(self, u: Tensor, rng: RandomSource) -> Tensor | None:
         """What is drawn once for a whole trajectory, of u's shape: drawn anew it would not be an ODE. None for nothing."""
         return None
@@ -41,14 +45,18 @@ class Hutchinson(Divergence):
 
     Args:
         distribution: of e; signs have the smaller variance.
+        exact_up_to: dimensions up to which the divergence is taken exactly, as `ExactDivergence` does.
     """
 
     random = True
 
-    def __init__(self, distribution: Literal["rademacher", "gaussian"] = "rademacher") -> None:
+    def __init__(self, distribution: Literal["rademacher", "gaussian"] = "rademacher", exact_up_to: int = 0) -> None:
         if distribution not in _PROBES:
             raise UserError(f"Hutchinson's distribution is one of {', '.join(_PROBES)}, not {distribution!r}")
-        self.distribution = distribution
+        self.distribution, self.exact_up_to = distribution, exact_up_to
+
+    def for_dims(self, num_dims: int) -> Divergence:
+        return ExactDivergence() if num_dims <= self.exact_up_to else self
 
     def probe(self, u: Tensor, rng: RandomSource) -> Tensor:
         return _PROBES[self.distribution](rng, u.shape).to(u.dtype)
@@ -125,7 +133,7 @@ class ProbabilityFlowLikelihood(LikelihoodEstimator):
     evaluations with their backward passes.
 
     Args:
-        divergence: Hutchinson's estimate by default.
+        divergence: by default exact for data of at most 3 dimensions, Hutchinson's estimate for more.
         dequantization: of integers; `GaussianDequantization` by default.
         rtol, atol: tolerated error of a step, in x_t of variance 1 and in nats per dimension.
         max_evaluations: for one flow.
@@ -139,7 +147,7 @@ class ProbabilityFlowLikelihood(LikelihoodEstimator):
         atol: float = 1e-5,
         max_evaluations: int = 10_000,
     ) -> None:
-        self.divergence = divergence or Hutchinson()
+        self.divergence = divergence or Hutchinson(exact_up_to=3)
         self.dequantization = dequantization or GaussianDequantization()
         self.integrator = DormandPrince(rtol, atol, max_evaluations)
         self.rtol, self.atol, self.max_evaluations = rtol, atol, max_evaluations
@@ -161,7 +169,7 @@ class ProbabilityFlowLikelihood(LikelihoodEstimator):
             x, y = x.clone(), None if y is None else y.clone()
             ends = torch.tensor([0.0, 1.0], dtype=torch.float64, device=x.device)
             first, last = (denoiser.path.at(schedule, t) for t in ends)
-            if not (decoder.integers or self.divergence.random):
+            if not (decoder.integers or self.divergence.for_dims(x[0].numel()).random):
                 draws = 1  # all are equal
             found: dict[str, Tensor] = {}
             for k in range(draws):
@@ -188,13 +196,14 @@ class ProbabilityFlowLikelihood(LikelihoodEstimator):
         num_dims = point[0].numel()
         scale = first.alpha / unit_scale(first)  # of the coordinates in which the flow runs, beside x0's
         u = scale * point
-        probe = self.divergence.probe(u, rng)
+        estimate = self.divergence.for_dims(num_dims)
+        probe = estimate.probe(u, rng)
 
         def field(rows: Tensor, logsnr: Tensor, state: State) -> State:
             with torch.enable_grad():
                 u = state[0].detach().requires_grad_()
                 value = flow(rows, logsnr, u)
-                divergence = self.divergence.of(value, u, None if probe is None else probe[rows])
+                divergence = estimate.of(value, u, None if probe is None else probe[rows])
             return value.detach(), divergence / num_dims
 
         ends = [float(first.logsnr), float(last.logsnr)]

@@ -284,6 +284,18 @@ def test_an_example_does_not_depend_on_its_batch(dequantization):
     torch.testing.assert_close(parts, of(range(70)), rtol=0, atol=1e-4)
 
 
+def test_densities_of_points_of_the_plane_integrate_to_one():
+    """The divergence of few dimensions is exact by default: the exponential of an estimate would be too high."""
+    covariance = torch.tensor([[1.0, 0.95], [0.95, 1.0]], dtype=torch.float64)
+    denoiser = GaussianDenoiser(torch.zeros(2, dtype=torch.float64), covariance, VariancePreserving())
+    side = torch.linspace(-4, 4, 41, dtype=torch.float64)
+    x = torch.cartesian_prod(side, side)
+    found = measure(ProbabilityFlowLikelihood(rtol=1e-4, atol=1e-4), denoiser, x)
+    assert found.log_prob.exp().sum().item() * 0.2**2 == pytest.approx(1, abs=2e-2)
+    assert isinstance(ProbabilityFlowLikelihood().divergence.for_dims(4), Hutchinson)
+    assert Hutchinson().for_dims(2).random  # where it is asked for
+
+
 def test_settings_are_primitives_and_bad_ones_are_refused():
     estimator = ProbabilityFlowLikelihood(Hutchinson("gaussian"), UniformDequantization(), rtol=1e-3)
     spec = describe(estimator)

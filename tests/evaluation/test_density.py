@@ -232,6 +232,8 @@ def test_the_batch_changes_nothing_and_the_seed_the_noise(fitted, shown):
     assert not (arrays[0][1] == arrays[2][1]).all() and not (offsets[0] == offsets[2]).any()
     error = 0.3 / math.sqrt(16 * 600)  # 16 draws each
     assert first[0]["metrics"]["kl_nats_se"] == pytest.approx(error, rel=0.15)
+    assert "integral" not in first[0]["metrics"] and "noise" in first[0]["left_out"]["integral"]
+    assert first[1].axes[1].get_title().endswith("no integral: noisy")
 
 
 def test_the_estimator_is_the_one_asked_for(fitted, shown):
