@@ -143,6 +143,15 @@ def test_every_discrete_diffusion_is_there_in_two_sizes(model):
     assert num_parameters(small) < 250_000 and num_parameters(small) < num_parameters(large) < 3e6
 
 
+@pytest.mark.parametrize("file", EXPERIMENTS, ids=lambda f: f.stem)
+def test_what_is_for_a_cpu_ends_within_minutes_at_a_rate_that_falls(file):
+    """A paper's long protocol has the paper's authors in its name."""
+    trainer, optimization = yaml.safe_load(file.read_text())["trainer"], part(file, "model")["init_args"]
+    if trainer.get("accelerator") == "cpu" and not file.stem.endswith(("_burda", "_sonderby")):
+        assert trainer["max_steps"] <= 22000
+        assert trainer["max_steps"] <= 3000 or "WarmupCosine" in str(optimization["lr_schedule"])
+
+
 def test_the_networks_of_nice():
     """Four of 392-1000^5-392, and a shift and a scale for each pixel."""
     network = 392 * 1000 + 4 * 1000**2 + 1000 * 392 + 5 * 1000 + 392
