@@ -17,6 +17,7 @@ from typing import Any
 import torch.distributed as dist
 import yaml
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -41,7 +42,7 @@ from lightning_gen.evaluation.protocol import Protocol
 from lightning_gen.evaluation.subject import subject
 from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.loading import fill, read_checkpoint
-from lightning_gen.refusals import options
+from lightning_gen.refusals import configs_first, options
 from lightning_gen.run_directory import sealed, write_atomically, write_csv
 from lightning_gen.run_entry import choose_directory, enter
 from lightning_gen.strategies import check_callbacks, check_settings, check_strategy
@@ -242,6 +243,12 @@ class GenerativeCLI(LightningCLI):
                 print(f"{self.run_dir} is at step {self.entry.step} of {trainer.max_steps} already")
         return trainer
 
+    def say_where_time_is_up(self) -> None:
+        """A run whose `max_time` was used up before ends at once: it says why, and how it goes on."""
+        left = [each.time_remaining() or 1 for each in self.trainer.callbacks if isinstance(each, Timer)]
+        if self.verb == "fit" and left and min(left) <= 0 and self.trainer.global_step == self.entry.step:
+            print(f"{self.run_dir} has used up trainer.max_time at step {self.entry.step} already: give a longer one")
+
     def _start_warm(self, config: Any) -> None:
         """With --init_from, a run that has no checkpoint of its own yet starts from another's weights."""
         if self.verb != "fit" or config.init_from is None or self.entry.checkpoint is not None:
@@ -331,12 +338,13 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
     warnings.filterwarnings("ignore", message=".*`srun` command is available on your system.*")
     # What Lightning's launcher starts for every further rank of this machine.
     sys.argv = [str(Path(__file__).with_name("__main__.py")), verb, *args]
-    cli = GenerativeCLI(verb, _with_own_config(verb, args))
+    cli = GenerativeCLI(verb, configs_first(_with_own_config(verb, args)))
     wandb_run.finish(cli.trainer.loggers)  # what it has to say comes before the last line
     if cli.begins is not None:
         cli.begins.release()
     if not cli.trainer.is_global_zero:
         return None
+    cli.say_where_time_is_up()
     return cli.run_dir if verb == "fit" else cli.write_measured()
 
 

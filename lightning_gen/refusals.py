@@ -180,8 +180,13 @@ def _unknown_key(key: list[str], complaint: str, parsers: list, verb: str, args:
 
 
 def _unknown_class(key: list[str], complaint: str, parsers: list, verb: str, args: Sequence[str]) -> str | None:
-    before = r"(?:import path(?: string| format)?: |Import path (?!does )|class_path '|path but |class, but )"
+    before = r"(?:import path(?: string| format)?: |Import path (?!does )|class_path '|path but (?!with )|class, but )"
     match = re.search(before + r"([\w.]+)", complaint)
+    if match is None and key and "without class_path but with init_args" in complaint:
+        nested = re.search(r"NestedArg\(key='([^']+)'", complaint)
+        what = _place(key, nested[1]) if nested else f"{_place(key)}.init_args"
+        where = "give --config FILE, or " if key[0] in ("model", "data") and len(key) == 1 else ""
+        return f"{what} is a setting of a class that nothing names: {where}name it, {_place(key)}.class_path CLASS"
     if match is None or not key:
         return None
     path, at = match[1], _at(key)
@@ -272,6 +277,22 @@ def options(args: Sequence[str]) -> Iterator[tuple[str, str]]:
         option, equals, value = arg.partition("=")
         if option.startswith("-") and (equals or i + 1 < len(args)):
             yield option.lstrip("-"), value if equals else args[i + 1]
+
+
+def configs_first(args: Sequence[str]) -> list[str]:
+    """The same arguments with --config before all flags, and a section's file before that section's: flags win over files
+    wherever they stand. jsonargparse lets a file override the flags before it."""
+    words, chosen = list(args), [[], [], []]
+    while words:
+        word = words.pop(0)
+        option, equals, value = word.partition("=")
+        taken = [word]
+        if option.startswith("-") and not equals and words and not words[0].startswith("--"):
+            value = words.pop(0)
+            taken.append(value)
+        section = option.startswith("--") and "." not in option and value.endswith(_CONFIG)
+        chosen[0 if option in ("-c", "--config") else 1 if section else 2] += taken
+    return [word for part in chosen for word in part]
 
 
 def broken_files(args: list[str]) -> Iterator[str]:

@@ -250,6 +250,15 @@ BAD = {
         [*FIT, "--run=new", "--trainer.logger=WandbLogger", "--trainer.logger.id=a/b"],
         "logger.id",
     ),
+    # settings of nothing
+    "a setting of a model that nothing names": (
+        ["fit", "--model.init_args.optimizer.lr", "1e-3"],
+        "model.init_args.optimizer.lr is a setting of a class that nothing names: give --config FILE",
+    ),
+    "a flag before the config": (
+        ["fit", "--trainer.max_steps=many", "--config", TOY],
+        "trainer.max_steps must be of type",
+    ),
 }
 
 

@@ -100,3 +100,35 @@ def test_links_follow_causes_alone():
     error.__cause__ = cause
     cause.__context__ = KeyError("beside it")
     assert list(links(error)) == [error, cause]
+
+
+def test_flags_win_over_the_files_wherever_they_stand():
+    from lightning_gen.refusals import configs_first
+
+    given = [
+        "--trainer.max_steps",
+        "3",
+        "--flag",
+        "--trainer",
+        "t.yaml",
+        "--run=x",
+        "-c",
+        "a.yaml",
+        "--model.init_args.x",
+        "-1",
+        "--config=b.yaml",
+    ]
+    first = [
+        "-c",
+        "a.yaml",
+        "--config=b.yaml",
+        "--trainer",
+        "t.yaml",
+        "--trainer.max_steps",
+        "3",
+        "--flag",
+        "--run=x",
+        "--model.init_args.x",
+        "-1",
+    ]
+    assert configs_first(given) == first == configs_first(first)

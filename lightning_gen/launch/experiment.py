@@ -10,7 +10,7 @@ import yaml
 
 from lightning_gen.errors import UserError
 from lightning_gen.launch.submission import Submission
-from lightning_gen.refusals import broken_files, options
+from lightning_gen.refusals import broken_files, configs_first, options
 from lightning_gen.run_directory import flatten
 
 _SET_BY_THE_SCRIPT = ("run", "trainer.devices", "trainer.num_nodes")
@@ -78,7 +78,7 @@ def refuse_devices(said: dict[str, Any], job: Submission) -> None:
 def settings(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """{dotted key: value}, `init_args` left out, of the config, the files that its sections name, and the overrides."""
     found = _of_file(config)
-    for option, value in options(overrides):
+    for option, value in options(configs_first(overrides)):
         if option in ("c", "config"):
             found |= _of_file(Path(value))
         elif value.endswith((".yaml", ".yml")):

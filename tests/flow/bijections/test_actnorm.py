@@ -96,3 +96,14 @@ def test_agrees_with_normflows():
     torch.testing.assert_close(z, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(log_det, expected_log_det.expand(64), rtol=1e-6, atol=1e-5)
     torch.testing.assert_close(ours.inverse(z), theirs.inverse(z)[0], rtol=1e-5, atol=1e-4)
+
+
+def test_a_channel_that_is_constant_in_the_first_batch_starts_at_scale_one_and_is_named():
+    """A value that shows itself later is not blown up: it was, a million times."""
+    layer, x = ActNorm((3,)), torch.randn(64, 3)
+    x[:, 1] = 1000.1
+    with pytest.warns(UserWarning, match=r"channel 1 of shape \[3\] is constant"):
+        layer.initialize(x)
+    assert layer.log_scale[1] == 0 and (layer.log_scale[[0, 2]] != 0).all()
+    x[0, 1] += 1
+    assert abs(layer(x)[0][0, 1] - 1) < 1e-3
