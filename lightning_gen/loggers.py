@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
+import warnings
 from argparse import Namespace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import Logger
@@ -15,8 +17,8 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.trainer.connectors.logger_connector import _LoggerConnector
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_gen.metrics_file import read_rows
-from lightning_gen.run_directory import sync, write_atomically
+from lightning_gen.metrics_file import cut_after, read_columns
+from lightning_gen.run_directory import checkpoint_files, set_aside, sync, written_whole
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:
@@ -72,7 +74,8 @@ class MetricsCSV(Logger):
     """`metrics.csv`: one row a step, one column a metric, there for every reader as soon as it is logged.
 
     Unlike Lightning's CSVLogger it keeps what is there: a resumed run drops the rows after the step it resumes from and
-    goes on. A further metric of the last step replaces the last row, a new column rewrites the file.
+    goes on. A further metric of the last step replaces the last row, a new column rewrites the file. A file of another kind
+    in its place is set aside, and one that is lost, or a validation that is NaN, is said once.
 
     Args:
         run: the run directory.
@@ -85,10 +88,21 @@ class MetricsCSV(Logger):
         self._columns: list[str] = ["step"]
         self._last: dict[str, str] = {}  # the last row, and where in the file it begins
         self._offset = 0
-        if self.path.exists() and rank_zero_only.rank == 0:
-            rows = read_rows(self.path)
-            self._columns = list(rows[0]) if rows else self._columns
-            self._rewrite([row for row in rows if row.get("step", "").isdigit() and int(row["step"]) <= resume_step])
+        self._said = False  # that a validation is NaN
+        if rank_zero_only.rank == 0:
+            self._go_on(resume_step)
+
+    def _go_on(self, step: int) -> None:
+        columns = read_columns(self.path)
+        if columns is not None:
+            self._columns = columns
+            self._offset, line = cut_after(self.path, step)
+            values = next(csv.reader([line.decode(errors="replace")]), [])
+            self._last = {name: value for name, value in zip(columns, values) if value}
+        elif os.path.lexists(self.path):
+            set_aside(self.path)
+        elif step and checkpoint_files(self.path.parent):
+            warnings.warn(f"there is no {self.path}: its curves begin after step {step}", stacklevel=2)
 
     @property
     def name(self) -> str:
@@ -111,31 +125,50 @@ class MetricsCSV(Logger):
         row = {k: repr(float(v)) for k, v in metrics.items() if k != "epoch"}
         if step is None or not row:
             return
+        self._say_nan(metrics, step)
         same = self._last.get("step") == str(step)
+        self._last = {**(self._last if same else {"step": str(step)}), **row}
         new = sorted(row.keys() - set(self._columns))
-        if new:
-            self._columns += new
-            rows = read_rows(self.path) if self.path.exists() else []
-            self._rewrite([*(rows[:-1] if same else rows), {**(self._last if same else {"step": str(step)}), **row}])
+        if new or not self.path.exists():
+            with written_whole(self.path) as partial, open(partial, "wb") as file:
+                self._copy_to(file, new, self._offset if same else None)
+                self._write_last(file)
             return
         with open(self.path, "rb+") as file:
             file.seek(self._offset if same else 0, os.SEEK_SET if same else os.SEEK_END)
-            self._offset = file.tell()
-            self._last = {**(self._last if same else {"step": str(step)}), **row}
-            file.write(self._text([self._last]).encode())
+            self._write_last(file)
             file.truncate()
+
+    def _say_nan(self, metrics: dict[str, float], step: int) -> None:
+        nan = [name for name, value in metrics.items() if name.startswith("val/") and math.isnan(float(value))]
+        if nan and not self._said:
+            self._said = True
+            warnings.warn(f"{', '.join(nan)} is NaN at step {step}; it is not said again", stacklevel=2)
+
+    def _copy_to(self, file: IO[bytes], new: list[str], until: int | None) -> None:
+        """The rows so far, those before the byte `until`, with empty values of the new columns, under the new header."""
+        self._columns += new
+        file.write(self._text({name: name for name in self._columns}))
+        if not self.path.exists():
+            return
+        with open(self.path, "rb") as before:
+            at = len(before.readline())
+            for line in before:
+                if until is not None and at >= until:
+                    return
+                at += len(line)
+                file.write(line.rstrip(b"\r\n") + b"," * len(new) + b"\n")
+
+    def _write_last(self, file: IO[bytes]) -> None:
+        self._offset = file.tell()
+        file.write(self._text(self._last))
 
     def save(self) -> None:
         """Waits until the disk has the rows: before a checkpoint says that their steps are done."""
         if self.path.exists() and rank_zero_only.rank == 0:
             sync(self.path)
 
-    def _text(self, rows: list[dict[str, str]]) -> str:
+    def _text(self, row: dict[str, str]) -> bytes:
         text = io.StringIO()
-        csv.DictWriter(text, self._columns, restval="", lineterminator="\n").writerows(rows)
-        return text.getvalue()
-
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        before = self._text([{c: c for c in self._columns}, *rows[:-1]])
-        write_atomically(self.path, before + self._text(rows[-1:]))
-        self._last, self._offset = (dict(rows[-1]) if rows else {}), len(before.encode())
+        csv.DictWriter(text, self._columns, restval="", lineterminator="\n").writerow(row)
+        return text.getvalue().encode()

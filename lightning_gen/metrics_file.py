@@ -4,24 +4,73 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+
+def each_row(path: Path) -> Iterator[dict[str, str]]:
+    """The rows one by one, as text, a missing value as the empty string. A last line without its end is not yet a row."""
+    with open(path, newline="") as file:
+        whole = (line for line in file if line.endswith("\n"))
+        for row in csv.DictReader(whole):
+            yield {k: v or "" for k, v in row.items() if k is not None}
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows as text, a missing value as the empty string. A last line without its end is not yet a row."""
-    with open(path, newline="") as file:
-        whole = (line for line in file if line.endswith("\n"))
-        return [{k: v or "" for k, v in row.items() if k is not None} for row in csv.DictReader(whole)]
+    """All rows."""
+    return list(each_row(path))
 
 
-def read_metrics(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """metrics.csv as {metric: [(step, value), ...]}; empty where there is no file yet."""
+def read_metrics(path: Path, only: str | None = None) -> dict[str, list[tuple[int, float]]]:
+    """metrics.csv as {metric: [(step, value), ...]}, or of `only` one metric; empty where there is no file yet."""
     series: dict[str, list[tuple[int, float]]] = {}
-    for row in read_rows(path) if path.exists() else []:
-        for name, value in row.items():
+    for row in each_row(path) if path.exists() else ():
+        for name, value in row.items() if only is None else ((only, row.get(only)),):
             if name != "step" and value and row["step"].isdigit():
                 series.setdefault(name, []).append((int(row["step"]), float(value)))
     return series
+
+
+def read_columns(path: Path) -> list[str] | None:
+    """Names of the columns; None where the file is no metrics.csv that can be gone on with."""
+    try:
+        if not path.is_file():  # reading a pipe would wait
+            return None
+        with open(path, "rb") as file:
+            header = file.readline(2**20).decode()
+    except (OSError, UnicodeDecodeError):
+        return None
+    columns = next(csv.reader([header]), []) if "\0" not in header else []
+    return columns if header.endswith("\n") and columns[:1] == ["step"] and len(set(columns)) == len(columns) else None
+
+
+def cut_after(path: Path, step: int) -> tuple[int, bytes]:
+    """Drops the rows after `step`; reads no more than them. (where the last row begins, the row), or (end of file, b"")."""
+    with open(path, "rb+") as file:
+        begin = len(file.readline())
+        for offset, line in _backwards(file, begin):
+            number = line.partition(b",")[0]
+            if line.endswith(b"\n") and number.isdigit() and int(number) <= step:
+                file.truncate(offset + len(line))
+                return offset, line
+        file.truncate(begin)
+    return begin, b""
+
+
+def _backwards(file: IO[bytes], begin: int, block: int = 2**16) -> Iterator[tuple[int, bytes]]:
+    """(offset, line) of the lines from `begin` to the end of a file, the last first."""
+    at, rest = file.seek(0, os.SEEK_END), b""
+    while at > begin:
+        size = min(block, at - begin)
+        at = file.seek(at - size)
+        first, *lines = (file.read(size) + rest).splitlines(keepends=True)
+        rest, offset = first, at + len(first) + sum(map(len, lines))
+        for line in reversed(lines):
+            offset -= len(line)
+            yield offset, line
+    if rest:
+        yield begin, rest
 
 
 def last_step(path: Path) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_gen.errors import UserError
 from lightning_gen.evaluation.pixels import to_uint8
 from lightning_gen.powers import NOTHING
+from lightning_gen.run_directory import written_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,11 +46,11 @@ def save_samples(x: Tensor, levels: int | None, path: Path, columns: int | None 
     Raises:
         UserError: for data that are neither.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if _are_points(x):
-        _scatter([x]).savefig(path, bbox_inches="tight")
-    else:
-        _image(x, levels, columns).save(path)
+    with written_whole(path) as partial:
+        if _are_points(x):
+            _scatter([x]).savefig(partial, bbox_inches="tight")
+        else:
+            _image(x, levels, columns).save(partial)
 
 
 def save_film(x: Tensor, levels: int | None, path: Path) -> None:
@@ -61,7 +62,11 @@ def save_film(x: Tensor, levels: int | None, path: Path) -> None:
     Raises:
         UserError: for data that are neither.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path) as partial:
+        _save_film(x, levels, partial)
+
+
+def _save_film(x: Tensor, levels: int | None, path: Path) -> None:
     frames = list(x.unbind(1))
     if path.suffix == ".gif":
         extent = float(x.abs().max()) if _are_points(frames[0]) else None

@@ -206,6 +206,12 @@ def written_whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a figure of matplotlib's whole, or not at all."""
+    with written_whole(path) as partial:
+        figure.savefig(partial, bbox_inches="tight")
+
+
 @contextmanager
 def written_together(folder: Path, stem: str, endings: Iterable[str]) -> Iterator[Path]:
     """A folder where files STEM+ENDING are written first. Then they replace those of `folder`, in the order of the endings,
@@ -250,6 +256,13 @@ def sync(path: Path) -> None:
     except OSError:
         if not path.is_dir():
             raise
+
+
+def set_aside(file: Path) -> None:
+    """Renames what stands in the place of a file of the run and is not what was written there; says so."""
+    aside = next(p for k in itertools.count(1) if not os.path.lexists(p := file.with_name(f"{file.name}.aside-{k}")))
+    file.rename(aside)
+    warnings.warn(f"{file} is not what was written: it is {aside.name} now, and begins again", stacklevel=3)
 
 
 def write_csv(path: Path, header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> None:

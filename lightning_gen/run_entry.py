@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lightning_gen.attempts import other_places
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import CHECKPOINT_KEY
 from lightning_gen.loading import open_checkpoint, read_checkpoint
@@ -109,7 +111,7 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
         raise UserError(f"{run} holds no checkpoint: is it a run directory, and has the run begun?")
     chosen = ckpt_path or (None if newest is None else str(newest))
     if chosen is None:
-        return Entry(run_id(run), newest=there)
+        return Entry(_identity(run), newest=there)
     checkpoint = read_checkpoint(ckpt_path) if newest is None else open_checkpoint(chosen)
     different = differences(checkpoint[CHECKPOINT_KEY]["recipe"], recipe)
     if verb != "fit":
@@ -117,7 +119,13 @@ def enter(verb: str, run: Path, config: dict[str, Any], recipe: dict[str, Any], 
         different = {key: values for key, values in different.items() if not f"{key}.".startswith(free)}
     if different:
         raise UserError(f"{chosen} was trained as something else ({_shown(different)})")
-    return Entry(run_id(run), chosen, int(checkpoint["global_step"]), there)
+    return Entry(_identity(run), chosen, int(checkpoint["global_step"]), there)
+
+
+def _identity(run: Path) -> str:
+    """The run's id, or a new one: also of a copy whose original is there, with which it would share a W&B run."""
+    own = run_id(run)
+    return secrets.token_hex(4) if any(run_id(place) == own for place in other_places(run)) else own
 
 
 def _config(file: Path) -> dict[str, Any]:

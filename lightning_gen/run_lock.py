@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from lightning_gen.cluster import slurm, stop
 from lightning_gen.errors import AGAIN, Interrupted, UserError
@@ -18,14 +18,18 @@ WAIT_S = 120.0
 _MOMENT_S = 1.0
 """Seconds that anyone waits: one who only looks (`is_held`) holds it for an instant."""
 
-_ours: dict[Path, tuple[IO[str], int]] = {}
-"""What this process holds, and how many times."""
+_ours: dict[Path, tuple[int, int]] = {}
+"""What this process holds: the open file, and how many times."""
 
 
-def take(run: Path) -> None:
+def take(run: Path, shared: bool = False, taken: str = "another process trains in", option: str = "--run") -> None:
     """Holds the lock until `release`, or until this process ends, however it ends; again if it holds it already.
 
     Where files cannot be locked there is no check.
+
+    Args:
+        shared: with others that share it.
+        taken, option: words of the refusal.
 
     Raises:
         UserError: another process holds it; says which.
@@ -37,22 +41,22 @@ def take(run: Path) -> None:
         _ours[place] = file, count + 1
         return
     place.mkdir(parents=True, exist_ok=True)
-    file = open(os.open(place / "lock", os.O_RDWR | os.O_CREAT, 0o666), "r+")  # noqa: SIM115  open while it is held
+    file = _opened(place)
     deadline = time.monotonic() + (WAIT_S if slurm.restarts() else _MOMENT_S)
-    while not _locked(file):
+    while not _locked(file, shared):
         if time.monotonic() > deadline:
-            by = file.read().strip()
-            file.close()
-            raise UserError(
-                f"another process trains in {run}{f' ({by})' if by else ''}: wait for its end, or give another --run"
-            )
+            by = ""
+            with suppress(OSError):
+                by = os.pread(file, 200, 0).decode(errors="replace").strip()
+            os.close(file)
+            raise UserError(f"{taken} {run}{f' ({by})' if by else ''}: wait for its end, or give another {option}")
         if stop.told() is not None:
-            file.close()
-            raise Interrupted(f"told to stop while another process trained in {run}: the same command again", AGAIN)
+            os.close(file)
+            raise Interrupted(f"told to stop: {taken} {run}; the same command again", AGAIN)
         time.sleep(0.1)
-    file.truncate(0)
-    file.write(_holder() + "\n")
-    file.flush()
+    with suppress(OSError):  # what is no file, or may only be read
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{_holder()}\n".encode(), 0)
     _ours[place] = file, 1
 
 
@@ -66,21 +70,29 @@ def release(run: Path) -> None:
         _ours[place] = file, count - 1
         return
     _unlocked(file)  # a worker that was forked has the file open too
-    file.close()
+    os.close(file)
 
 
 @contextmanager
-def holding(run: Path) -> Iterator[None]:
+def holding(run: Path, **how: Any) -> Iterator[None]:
     """Holds the lock within.
 
-    Raises:
-        UserError: as `take`.
+    Args:
+        how: as `take`, which also says what is raised.
     """
-    take(run)
+    take(run, **how)
     try:
         yield
     finally:
         release(run)
+
+
+def _opened(place: Path) -> int:
+    """RUN/lock, whatever it is, or where there can be none the directory itself: both can be locked."""
+    for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        with suppress(OSError):
+            return os.open(place / "lock", flags | os.O_NONBLOCK, 0o666)
+    return os.open(place, os.O_RDONLY)
 
 
 @contextmanager
@@ -107,11 +119,14 @@ def is_held(run: Path) -> bool:
     place = run.resolve()
     if place in _ours or not (place / "lock").exists():
         return False
-    with open(place / "lock") as file:
+    file = os.open(place / "lock", os.O_RDONLY | os.O_NONBLOCK)
+    try:
         return not _locked(file, shared=True)
+    finally:
+        os.close(file)
 
 
-def _locked(file: IO[str], shared: bool = False) -> bool:
+def _locked(file: int, shared: bool = False) -> bool:
     """Whether the lock is this file's now; True too where there are no locks."""
     try:
         import fcntl
@@ -124,7 +139,7 @@ def _locked(file: IO[str], shared: bool = False) -> bool:
     return True
 
 
-def _unlocked(file: IO[str]) -> None:
+def _unlocked(file: int) -> None:
     try:
         import fcntl
 

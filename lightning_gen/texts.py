@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from lightning_gen.errors import UserError
+from lightning_gen.run_directory import write_atomically
 
 NOTHING_YET = "▁"
 """What stands for -1, where a film shows nothing yet: a low line that no usual alphabet has, as it has `_`."""
@@ -45,8 +46,7 @@ def save_text_film(x: Tensor, symbols: str, path: Path) -> None:
 
 
 def _write(paragraphs: list[list[str]], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join("\n".join(paragraph) for paragraph in paragraphs) + "\n", encoding="utf-8")
+    write_atomically(path, "\n\n".join("\n".join(paragraph) for paragraph in paragraphs) + "\n")
 
 
 def _sign(symbol: str) -> str:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_gen import wandb_segments
 from lightning_gen.errors import UserError
-from lightning_gen.metrics_file import read_rows
+from lightning_gen.metrics_file import each_row
 from lightning_gen.wandb_segments import Cell
 from lightning_gen.wandb_server import has_key, reachable, server
 
@@ -95,7 +95,7 @@ class WandbRun(WandbLogger):
         had = wandb_segments.cells(run, str(self.version), server_rows)
         self._had = frozenset(had)
         csv = run / "metrics.csv"
-        for row in read_rows(csv) if csv.exists() else []:
+        for row in each_row(csv) if csv.exists() else ():
             if row["step"].isdigit() and (step is None or int(row["step"]) <= step):
                 known = {name: float(value) for name, value in row.items() if value and name != "step"}
                 self.log_metrics(known, int(row["step"]))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lightning_gen import run_lock
+from lightning_gen.attempts import other_places
 from lightning_gen.errors import UserError
 from lightning_gen.wandb_segments import Segment, segments
 from lightning_gen.wandb_server import has_key, reachable, server
@@ -65,7 +66,8 @@ def _sync_run(run: Path) -> None:
     if run_lock.is_held(run):  # its last start is not whole
         print(f"{run}: is being trained, passed over")
         return
-    kept = segments(run)
+    elsewhere = {segment.folder.name for place in other_places(run) for segment in segments(place)}
+    kept = [segment for segment in segments(run) if segment.folder.name not in elsewhere]
     offline = [segment for segment in kept if segment.offline]
     waiting = [segment for segment in offline if not segment.synced]
     empty = [segment for segment in waiting if segment.is_empty()]
@@ -81,6 +83,7 @@ def _sync_run(run: Path) -> None:
         "sent before": len(offline) - len(waiting),
         "empty": len(empty),
         "completed": int(bool(online)),
+        "of the run that this is a copy of": len(elsewhere & {segment.folder.name for segment in segments(run)}),
     }
     print(
         f"{run}: "

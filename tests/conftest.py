@@ -4,10 +4,12 @@ import atexit
 import csv
 import logging
 import os
+import resource
 import shutil
 import signal
 import tempfile
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 os.environ["LIGHTNING_GEN_CACHE"] = tempfile.mkdtemp(prefix="lightning_gen-")  # not the user's own
@@ -122,6 +124,22 @@ def equal():
 
     def function(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
         return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
+
+    return function
+
+
+@pytest.fixture
+def small_files():
+    """small_files(limit): within it no file grows beyond so many bytes, as on a full disk."""
+
+    @contextmanager
+    def function(limit: int):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
     return function
 

@@ -1,3 +1,6 @@
+import os
+
+import pytest
 import torch
 from PIL import Image
 
@@ -45,3 +48,25 @@ def test_wandb_gets_pictures_as_images_and_text_as_a_table_of_a_row_a_sample(tmp
     image, text = logger.told
     assert image == ("image", "samples", [str(tmp_path / "x.png")], 5)
     assert text == ("text", "samples", ["sample"], [["a↵"], ["bb"]], 6)
+
+
+@pytest.mark.parametrize("name", ["a.png", "film.png", "film.gif", "points.png", "text.txt", "figure.png"])
+def test_a_full_disk_leaves_what_was_there(tmp_path, small_files, name):
+    from matplotlib.figure import Figure
+
+    from lightning_gen.run_directory import save_figure
+
+    noise = torch.randint(256, (9, 2, 3, 32, 32), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    write = {
+        "a.png": lambda path: display_of(256, None).save(noise[:, 0], path),
+        "film.png": lambda path: display_of(256, None).save_film(noise, path),
+        "film.gif": lambda path: display_of(256, None).save_film(noise, path),
+        "points.png": lambda path: display_of(None, None).save(torch.randn(50, 2), path),
+        "text.txt": lambda path: display_of(2, "ab").save(torch.ones(99, 40, dtype=torch.int64), path),
+        "figure.png": lambda path: save_figure(Figure(), path),
+    }[name]
+    write(tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with small_files(700), pytest.raises(OSError):
+        write(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == before and os.listdir(tmp_path) == [name]

@@ -3,6 +3,7 @@
 import csv
 import os
 import signal
+import tracemalloc
 
 import pytest
 from lightning.pytorch.utilities import rank_zero_only
@@ -110,6 +111,66 @@ def test_a_row_that_a_crash_cut_short_is_not_read_as_another_step(tmp_path):
         resumed = MetricsCSV(tmp_path, resume_step=115)
         resumed.log_metrics({"a": 3.0, "b": 4.0}, 116)
         assert [row["step"] for row in rows(tmp_path)] == ["110", "116"]
+
+
+STRANGE = {
+    "bytes": lambda file: file.write_bytes(bytes(range(256)) * 1000),
+    "text": lambda file: file.write_text("notes\nof mine\n"),
+    "one long line": lambda file: file.write_text("step," * 10**6),
+    "header twice": lambda file: file.write_text("step,step\n1,2\n"),
+    "empty": lambda file: file.touch(),
+    "folder": lambda file: file.mkdir(),
+    "pipe": lambda file: os.mkfifo(file),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_metrics_csv_is_set_aside_and_said(tmp_path, kind, guarded):
+    STRANGE[kind](tmp_path / "metrics.csv")
+    with pytest.warns(UserWarning, match=r"metrics\.csv is not what was written: it is metrics\.csv\.aside-1 now"):
+        logger = MetricsCSV(tmp_path, resume_step=9)
+    logger.log_metrics({"a": 1.0}, 10)
+    assert rows(tmp_path) == [{"step": "10", "a": "1.0"}] and (tmp_path / "metrics.csv.aside-1").exists()
+
+
+def test_strange_rows_at_the_end_go_and_elsewhere_they_do_not_matter(tmp_path):
+    (tmp_path / "metrics.csv").write_bytes(b"step,a\n\xff\xfe,,,\n5,1.0\nnotes\n" + bytes(200_000) + b"\n7,1.0\n9,")
+    logger = MetricsCSV(tmp_path, resume_step=6)
+    logger.log_metrics({"a": 2.0}, 8)
+    assert logger.path.read_bytes() == b"step,a\n\xff\xfe,,,\n5,1.0\n8,2.0\n"
+
+
+def test_of_many_rows_a_resume_reads_the_last_alone(tmp_path):
+    with open(tmp_path / "metrics.csv", "w") as file:
+        file.write("step,a,b\n")
+        file.writelines(f"{step},0.5,0.25\n" for step in range(10**5))
+    tracemalloc.start()
+    logger = MetricsCSV(tmp_path, resume_step=10**5 - 500)
+    logger.log_metrics({"a": 2.0}, 10**5 - 499)
+    logger.log_metrics({"c": 3.0}, 10**5 - 499)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    *_, before, last = logger.path.read_text().splitlines()
+    assert peak < 1e6 < logger.path.stat().st_size and (before, last) == ("99500,0.5,0.25,", "99501,2.0,,3.0")
+
+
+def test_a_file_that_is_lost_is_said_where_there_was_a_run_and_one_that_goes_begins_again(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step_00000005.ckpt").touch()
+    with pytest.warns(UserWarning, match=r"there is no .*metrics\.csv: its curves begin after step 5"):
+        logger = MetricsCSV(tmp_path, resume_step=5)
+    logger.log_metrics({"a": 1.0}, 6)
+    logger.path.unlink()
+    logger.log_metrics({"a": 2.0}, 7)
+    assert rows(tmp_path) == [{"step": "7", "a": "2.0"}]
+
+
+def test_a_validation_that_is_nan_is_said_once(tmp_path):
+    logger = MetricsCSV(tmp_path)
+    with pytest.warns(UserWarning) as said:
+        for step in range(1, 4):
+            logger.log_metrics({"val/loss": float("nan"), "val/fine": 1.0, "train/loss": 1.0}, step)
+    assert [str(each.message) for each in said] == ["val/loss is NaN at step 1; it is not said again"]
 
 
 def test_other_ranks_write_nothing(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A run directory is one process's at a time, whatever becomes of the process."""
 
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -38,6 +39,40 @@ def test_another_process_is_refused_and_told_by_whom_until_it_ends(other, tmp_pa
     with run_lock.holding(tmp_path):
         pass
     assert not run_lock.is_held(tmp_path)
+
+
+KINDS = {
+    "text": lambda lock: lock.write_text("notes of mine\n" * 9),
+    "bytes": lambda lock: lock.write_bytes(bytes(range(256)) * 100),
+    "folder": lambda lock: lock.mkdir(),
+    "pipe": lambda lock: os.mkfifo(lock),
+    "link to nothing": lambda lock: lock.symlink_to(lock.parent / "gone" / "lock"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_whatever_stands_in_its_place_is_locked(tmp_path, kind, guarded, monkeypatch):
+    KINDS[kind](tmp_path / "lock")
+    monkeypatch.setattr(run_lock, "_MOMENT_S", 0.0)
+    assert not run_lock.is_held(tmp_path)
+    with run_lock.holding(tmp_path):
+        monkeypatch.setattr(run_lock, "_ours", {})  # as another process sees it
+        with pytest.raises(UserError, match="another process trains in"):
+            run_lock.take(tmp_path)
+        monkeypatch.undo()
+    with run_lock.holding(tmp_path):
+        pass
+
+
+def test_those_who_share_it_are_many_and_one_who_does_not_is_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_lock, "_MOMENT_S", 0.0)
+    with run_lock.holding(tmp_path, shared=True):
+        monkeypatch.setattr(run_lock, "_ours", {})
+        with run_lock.holding(tmp_path, shared=True):
+            monkeypatch.setattr(run_lock, "_ours", {})
+            said = r"others work in .* \(process \d+ on .*\): wait for its end, or give another --out"
+            with pytest.raises(UserError, match=said):
+                run_lock.take(tmp_path, taken="others work in", option="--out")
 
 
 def test_a_restarted_job_waits_for_what_is_left_of_itself(other, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What was kept offline is sent start by start, in order, and what cannot be sent is still there."""
 
 import os
+import shutil
 import struct
 import subprocess
 from argparse import Namespace
@@ -12,6 +13,7 @@ from wandb.proto.wandb_internal_pb2 import Record, RunRecord
 
 from lightning_gen import wandb_run, wandb_sync
 from lightning_gen.__main__ import main
+from lightning_gen.attempts import begin_attempt
 
 _CONTENT = Record(run=RunRecord(run_id="x")).SerializeToString()
 RUN_RECORD = b":W&B\xe1\xbe\x00" + struct.pack("<IHB", 0, len(_CONTENT), 1) + _CONTENT
@@ -72,6 +74,21 @@ def test_the_client_leaves_nothing_where_the_command_is_given(client, segment, t
     segment("a", "offline-run-20260101_000000-x")
     main(["sync", str(tmp_path / "a")])
     assert client.environment["WANDB_DIR"] == str(tmp_path / "a") and "WANDB_MODE" not in client.environment
+
+
+def test_what_a_copy_has_of_its_original_is_sent_by_that_alone(client, segment, tmp_path, capsys):
+    first = segment("a", "offline-run-20260101_000000-x")
+    begin_attempt(tmp_path / "a", 0, 1)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    own = segment("b", "offline-run-20260101_000009-y")
+    assert main(["sync", str(tmp_path)]) == 0 and client.folders == [first, own]
+    assert f"{tmp_path / 'b'}: 1 sent, 1 of the run that this is a copy of\n" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "a")  # the copy is all there is now
+    assert main(["sync", str(tmp_path / "b")]) == 0 and client.folders == [
+        first,
+        own,
+        tmp_path / "b" / "wandb" / first.name,
+    ]
 
 
 def test_a_folder_of_runs_means_the_runs_in_it_each_once(client, segment, tmp_path):

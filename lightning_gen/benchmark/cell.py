@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,12 @@ class Job:
 
 
 def run_job(job: Job) -> None:
-    """Trains and measures one run in a worker process; its output goes to log.txt."""
-    with worker(job.log), holding(job.run):
-        train_and_measure(job)
+    """Trains and measures one run in a worker process; its output goes to log.txt, unless that is another process's."""
+    try:
+        with holding(job.run), worker(job.log):
+            train_and_measure(job)
+    except UserError:  # it is held: `worker` lets nothing else out
+        sys.exit(1)
 
 
 def run_cell(job: Job) -> None:

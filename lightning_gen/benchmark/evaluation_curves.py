@@ -20,6 +20,7 @@ from lightning_gen.comparison.models import Model
 from lightning_gen.comparison.plot import LOGARITHMIC
 from lightning_gen.comparison.records import CEILING, FLOOR, Record
 from lightning_gen.comparison.standing import Standing
+from lightning_gen.run_directory import save_figure
 
 COST = "network evaluations a sample (NFE)"
 
@@ -68,7 +69,7 @@ def write(standing: Standing, plan: Plan, folder: Path) -> None:
     """folder/evaluation_curves.png, where the last evaluation axis of numbers moves a metric that is shown."""
     figure = draw(standing, plan)
     if figure is not None:
-        figure.savefig(folder / "evaluation_curves.png", bbox_inches="tight")
+        save_figure(figure, folder / "evaluation_curves.png")
 
 
 def draw(standing: Standing, plan: Plan) -> Figure | None:

@@ -21,6 +21,7 @@ from lightning_gen.comparison.models import Model
 from lightning_gen.comparison.records import Record
 from lightning_gen.comparison.standing import Standing
 from lightning_gen.metrics_file import read_metrics
+from lightning_gen.run_directory import save_figure
 
 
 def write(standing: Standing, plan: Plan, folder: Path) -> None:
@@ -29,11 +30,11 @@ def write(standing: Standing, plan: Plan, folder: Path) -> None:
     """
     for metric in (FD, BITS):
         if not all(math.isnan(model.mean(metric)) for model in standing.models) and moving(standing, plan, metric):
-            heat_map(standing, plan, metric).savefig(folder / f"heatmap_{metric.key}.png", bbox_inches="tight")
+            save_figure(heat_map(standing, plan, metric), folder / f"heatmap_{metric.key}.png")
     plot.write(standing, plan.name, folder)
-    curves(standing.models, plan).savefig(folder / "curves.png", bbox_inches="tight")
+    save_figure(curves(standing.models, plan), folder / "curves.png")
     evaluation_curves.write(standing, plan, folder)
-    sheets(standing, plan).savefig(folder / "samples.png", bbox_inches="tight")
+    save_figure(sheets(standing, plan), folder / "samples.png")
 
 
 def moving(standing: Standing, plan: Plan, metric: Metric) -> list[str]:

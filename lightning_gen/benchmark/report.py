@@ -41,7 +41,7 @@ class Failure:
     @classmethod
     def of(cls, name: str, job: Job) -> Failure:
         """As the run's own directory says it."""
-        return cls(name, reason(job.log), job.log)
+        return cls(name, "another process trains in it" if is_held(job.run) else reason(job.log), job.log)
 
     def __str__(self) -> str:
         return "" if self.why is None else f": {self.why}"

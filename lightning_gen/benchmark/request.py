@@ -18,7 +18,7 @@ from lightning_gen.benchmark.measurement import text_of
 from lightning_gen.cluster.slurm import INTERACTIVE
 from lightning_gen.errors import UserError
 from lightning_gen.refusals import nearest
-from lightning_gen.run_directory import write_atomically
+from lightning_gen.run_directory import refuse_dangling, write_atomically
 
 
 def jobs_of(plan: Plan, out: Path) -> dict[str, Job]:
@@ -76,6 +76,7 @@ class Request:
         changes = [f"--{key}={value}" for key, value in given.items()]
         if seeds is not None:
             given["seeds"] = list(range(seeds))
+        refuse_dangling(Path(out or f"runs/benchmark-{plan.name}"))
         folder = Path(out or f"runs/benchmark-{plan.name}").resolve()
         return cls(Path(config).resolve(), replace(plan, **given), folder, changes)
 

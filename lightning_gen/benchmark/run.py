@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from lightning_gen.benchmark.display import Display
 from lightning_gen.benchmark.request import Request
 from lightning_gen.errors import UserError
 from lightning_gen.processes import context
+from lightning_gen.run_lock import holding
 
 
 def train(jobs: dict[str, Job], workers: int, display: Display) -> list[str]:
@@ -126,26 +128,35 @@ def one(request: Request, name: str) -> Path:
     if job.done():
         print(f"{name} is done already")
         return job.run
-    run_cell(job)
+    with working(request, shared=True):
+        run_cell(job)
     return job.run
+
+
+def working(request: Request, shared: bool = False) -> AbstractContextManager[None]:
+    """Within it no other command trains the runs of this directory, but those that share it, each with a run of its own."""
+    request.refuse_others()  # before anything is made
+    return holding(request.folder, shared=shared, taken="another benchmark works in", option="--out")
 
 
 def here(request: Request, workers: int | None = None) -> Path:
     """Trains, measures and ranks all runs in processes of this machine; the benchmark's directory.
 
     Raises:
-        UserError: jobs for the directory are in a queue, runs cannot be trained, failed, or cannot be ranked.
+        UserError: another benchmark works there, jobs for the directory are in a queue, runs cannot be trained, failed, or
+            cannot be ranked.
     """
     workers = request.plan.workers if workers is None else workers
     if workers < 1:
         raise UserError(f"a benchmark needs at least one worker, got {workers}")
     if shutil.which("squeue") is not None:  # elsewhere a run's lock keeps two from training it
         queued.refuse_beside(request.folder)
-    request.begin()
-    with Display(request.plan.name, request.jobs) as display:
-        broken = train(request.jobs, workers, display)
-        display.phase("baselines and report")
-        made = report.write_report(request)
+    with working(request):
+        request.begin()
+        with Display(request.plan.name, request.jobs) as display:
+            broken = train(request.jobs, workers, display)
+            display.phase("baselines and report")
+            made = report.write_report(request)
     failures = [report.Failure.of(name, request.jobs[name]) for name in broken]
     report.conclude(request, made, failures, "the same command tries them again")
     return request.folder

@@ -153,6 +153,8 @@ def _submit(request: Request, array: Submission | None, table: Submission) -> No
 def _alone(request: Request) -> Iterator[None]:
     """Keeps another command from submitting for the same directory meanwhile."""
     folder = request.folder / "slurm"
+    if run_lock.is_held(request.folder):
+        raise UserError(f"another benchmark works in {request.folder}: wait for its end, or give another --out")
     try:
         run_lock.take(folder)
     except UserError as error:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from lightning_gen.comparison.models import Model
 from lightning_gen.comparison.records import Record
 from lightning_gen.logsnr_plot import Loss, overlaid
+from lightning_gen.run_directory import save_figure
 
 Curve = list[tuple[float, float, float]]
 """(low, high, nats per unit of log-SNR) of each bin, ascending."""
@@ -68,4 +69,4 @@ def write(models: Sequence[Model], folder: Path) -> None:
     """folder/logsnr.png, where there is something to draw."""
     figure = draw(models)
     if figure is not None:
-        figure.savefig(folder / "logsnr.png", bbox_inches="tight")
+        save_figure(figure, folder / "logsnr.png")

@@ -27,6 +27,8 @@ DATA_SETTINGS = (
 )
 """Settings that a run shares with the floor and the ceiling measured beside it."""
 
+SPEED = "throughput/images_per_s"
+
 RUN, BENCHMARK = "default", "benchmark"
 """Names of the evaluations that `evaluate` and `benchmark` write unless told otherwise; a benchmark with evaluation axes
 writes several, "benchmark-VALUE-VALUE"."""
@@ -133,7 +135,7 @@ def _measured(content: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]
 def _speed(run: Path) -> float:
     """Median training speed in images/s; NaN where it is not known."""
     try:
-        speeds = [value for _, value in read_metrics(run / "metrics.csv").get("throughput/images_per_s", [])]
+        speeds = [value for pairs in read_metrics(run / "metrics.csv", SPEED).values() for _, value in pairs]
     except (ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{run / 'metrics.csv'} is damaged: mend it, or move it away") from error
     return statistics.median(speeds) if speeds else math.nan

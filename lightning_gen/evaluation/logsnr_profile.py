@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gen.likelihood import Profile
+from lightning_gen.run_directory import save_figure
 
 
 @dataclass(frozen=True)
@@ -88,5 +89,4 @@ def plot(curves: Mapping[str, ProfileCurve], path: Path, num_dims: int | None = 
     for label, curve in curves.items():
         edges, density, se = (column.tolist() for column in (curve.edges, curve.density / nats, curve.se / nats))
         losses[label] = Loss(edges, density, curve.nats() / nats, se)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    overlaid(losses, unit).savefig(path, bbox_inches="tight")
+    save_figure(overlaid(losses, unit), path)

@@ -14,6 +14,7 @@ from lightning_gen.evaluation import measure, ranks
 from lightning_gen.evaluation.progress import progress
 from lightning_gen.evaluation.ranks import Ranks
 from lightning_gen.powers import Film
+from lightning_gen.run_directory import written_whole
 from lightning_gen.specs import overridden
 
 
@@ -95,9 +96,9 @@ def _sample(
     if shares is None:
         return None
     x = torch.cat([batch for batches in shares for batch in batches])
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".pt":
-        torch.save(x, path)
+        with written_whole(path) as partial:
+            torch.save(x, partial)
     else:
         (display.save_film if film else display.save)(x, path)
     return path

@@ -1,10 +1,15 @@
 """What a command asks for, and how other processes are told the same."""
 
+import fcntl
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lightning_gen import run_lock
+from lightning_gen.__main__ import main
+from lightning_gen.benchmark import run as benchmark
+from lightning_gen.benchmark.cell import run_job
 from lightning_gen.benchmark.request import Request
 from lightning_gen.errors import UserError
 
@@ -124,3 +129,53 @@ def test_a_plans_name_that_can_be_no_jobs_is_named(config, name):
     Path(config).write_text(yaml.safe_dump({**PLAN, "name": name}))
     with pytest.raises(UserError, match="another `name`"):
         Request.of(config, "out").job_name()
+
+
+ALL, ONE, TABLE = [], ["--cell", "low"], ["--collect"]
+
+
+@pytest.mark.parametrize(
+    ("held", "more", "refused"),
+    [(fcntl.LOCK_EX, ALL, True), (fcntl.LOCK_EX, ONE, True), (fcntl.LOCK_EX, TABLE, False),
+     (fcntl.LOCK_SH, ALL, True), (fcntl.LOCK_SH, ONE, False), (fcntl.LOCK_SH, TABLE, False)],
+)  # fmt: skip
+def test_two_commands_do_not_train_the_same_runs(config, monkeypatch, capsys, held, more, refused):
+    """A benchmark holds its directory alone; those that train one run each share it, and the table needs neither."""
+    monkeypatch.setattr(run_lock, "_MOMENT_S", 0.0)
+    did = []
+    monkeypatch.setattr(benchmark, "run_cell", did.append)
+    monkeypatch.setattr(benchmark.report, "collect", did.append)
+    log = Path("out", "cells", "low", "log.txt")
+    log.parent.mkdir(parents=True)
+    log.write_text("of the first\n")
+    with open("out/lock", "w") as lock:
+        fcntl.flock(lock, held)
+        assert main(["benchmark", "--config", config, "--out", "out", *more]) == (2 if refused else 0)
+    error = capsys.readouterr().err
+    assert (
+        refused == ("another benchmark works in" in error)
+        and error.count("\n") == refused
+        and len(did) == (not refused)
+    )
+    assert log.read_text() == "of the first\n" and {file.name for file in Path("out").iterdir()} == {"cells", "lock"}
+
+
+def test_a_run_that_another_process_trains_keeps_its_log(config, monkeypatch):
+    monkeypatch.setattr(run_lock, "_MOMENT_S", 0.0)
+    job = Request.of(config, "out").jobs["low"]
+    job.run.mkdir(parents=True)
+    (job.run / "log.txt").write_text("of the first\n"), (job.run / "failure.txt").touch()
+    with open(job.run / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(SystemExit) as left:
+            run_job(job)
+        assert left.value.code == 1 and (job.run / "log.txt").read_text() == "of the first\n"
+        assert (job.run / "failure.txt").exists() and "another process trains" in str(
+            benchmark.report.Failure.of("low", job)
+        )
+
+
+def test_a_directory_that_is_a_link_to_nothing_is_refused(config):
+    Path("out").symlink_to("gone")
+    with pytest.raises(UserError, match="out is a link to gone, which is not there"):
+        Request.of(config, "out/more")

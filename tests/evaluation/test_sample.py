@@ -53,6 +53,17 @@ def test_a_file_that_cannot_hold_samples_is_refused(trained, capsys):
     assert "a .png" in capsys.readouterr().err
 
 
+def test_a_full_disk_leaves_the_samples_that_were_there(trained, tmp_path, small_files, capsys):
+    out = tmp_path / "a.pt"
+    assert main(["sample", str(trained()), "--num=3", "--device=cpu", "--out", str(out)]) == 0
+    before = out.read_bytes()
+    capsys.readouterr()
+    with small_files(900):
+        assert main(["sample", str(trained()), "--num=900", "--device=cpu", "--out", str(out)]) == 2
+    assert out.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["a.pt"]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_batch_of_nothing_is_refused(trained, tmp_path, capsys, size):
     run, out = trained(), tmp_path / "samples.pt"
