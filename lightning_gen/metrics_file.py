@@ -25,10 +25,17 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def read_metrics(path: Path, only: str | None = None) -> dict[str, list[tuple[int, float]]]:
     """metrics.csv as {metric: [(step, value), ...]}, or of `only` one metric; empty where there is no file yet."""
     series: dict[str, list[tuple[int, float]]] = {}
-    for row in each_row(path) if path.exists() else ():
-        for name, value in row.items() if only is None else ((only, row.get(only)),):
-            if name != "step" and value and row["step"].isdigit():
-                series.setdefault(name, []).append((int(row["step"]), float(value)))
+    if not path.exists():
+        return series
+    with open(path, newline="") as file:
+        rows = csv.reader(line for line in file if line.endswith("\n"))
+        columns = next(rows, ["step"])
+        step = columns.index("step")
+        wanted = [(k, name) for k, name in enumerate(columns) if k != step and only in (None, name)]
+        for row in rows:
+            for k, name in wanted:
+                if k < len(row) and row[k] and row[step].isdigit():
+                    series.setdefault(name, []).append((int(row[step]), float(row[k])))
     return series
 
 
