@@ -195,6 +195,17 @@ def test_the_settings_of_test_are_those_it_measured_with(run, capsys):
     assert "evaluate --reference val" in capsys.readouterr().err
 
 
+def test_a_measurement_of_a_part_says_of_how_many_examples(run):
+    """100 to test and 64 to validate, in batches of at most 30."""
+    judge = ["--run", str(run), "--data.init_args.eval_batch_size=30"]
+    for verb, limit, num in (("validate", "val", 22), ("test", "test", 25)):
+        more = ["--evaluation.num_samples=20"] if verb == "test" else []
+        for part in (True, False):
+            assert main([verb, *judge, *more, *[f"--trainer.limit_{limit}_batches=1"] * part]) == 0
+            settings = json.loads((run / "evaluation" / f"{verb}.json").read_text())["settings"]
+            assert settings.get("num_examples") == (num if part else None)
+
+
 def test_another_model_than_was_trained_is_not_judged(run, capsys):
     config = str(run / "config.yaml")
     target = "--model.init_args.parameterization=NoisePrediction"

@@ -107,6 +107,26 @@ def test_a_resumed_run_says_from_where(run, capsys):
     assert f"{run} goes on from step 8" in capsys.readouterr().out
 
 
+def test_a_longer_run_says_how_its_rate_goes_on_and_may_keep_the_earlier_schedule(tmp_path, capsys):
+    cosine = "--model.init_args.lr_schedule={class_path: lightning_gen.optim.WarmupCosine, init_args: {final: 0.1}}"
+    run = tmp_path / "run"
+
+    def rates(*more: str) -> list[float]:
+        assert fit(run, cosine, *more) == 0
+        return [float(row["optim/lr"]) for row in read_rows(run / "metrics.csv")]
+
+    assert rates("--trainer.max_steps=4")[0] == pytest.approx(1e-3)
+    capsys.readouterr()
+    kept = "--model.init_args.lr_schedule.total_steps=4"
+    assert rates(kept, "--trainer.max_steps=6")[4:] == pytest.approx([1e-4, 1e-4])
+    assert "the rate goes on" not in capsys.readouterr().out
+    longer = rates("--trainer.max_steps=12")[6:]
+    assert longer[0] == pytest.approx(5.5e-4)  # half of a cosine of 12 steps
+    said = capsys.readouterr().out
+    assert "WarmupCosine has 12 steps, 4 before: the rate goes on at 0.00055, not at 0.0001" in said
+    assert "give --model.init_args.lr_schedule.total_steps 4 to keep" in said
+
+
 def test_a_warm_start_has_the_weights_and_nothing_else(done, tmp_path, capsys, equal):
     """It may change whatever the weights do not depend on; steps, optimizer, averages and data order begin anew."""
     warm = tmp_path / "warm"

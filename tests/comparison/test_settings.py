@@ -35,6 +35,10 @@ def test_samples_depend_on_it_and_the_likelihood_does_not(key):
     ]
 
 
+def test_a_part_of_a_split_does_not_compare_with_the_whole():
+    assert said(record("a"), record("b", num_examples=7)) == [("likelihood", "num_examples is none in a and 7 in b")]
+
+
 @pytest.mark.parametrize("key", ["draws", "estimator"])
 def test_the_likelihood_depends_on_it_within_a_kind(key):
     assert [of for of, _ in said(record("a"), record("b", **{key: 7}))] == ["likelihood"]
