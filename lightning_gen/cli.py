@@ -44,7 +44,7 @@ from lightning_gen.generative_module import GenerativeModule
 from lightning_gen.loading import fill, read_checkpoint
 from lightning_gen.refusals import configs_first, options
 from lightning_gen.run_directory import sealed, write_atomically, write_csv
-from lightning_gen.run_entry import choose_directory, enter
+from lightning_gen.run_entry import choose_directory, enter, with_own_config
 from lightning_gen.strategies import check_callbacks, check_settings, check_strategy
 from lightning_gen.unprofiled import Unprofiled
 
@@ -338,7 +338,7 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
     warnings.filterwarnings("ignore", message=".*`srun` command is available on your system.*")
     # What Lightning's launcher starts for every further rank of this machine.
     sys.argv = [str(Path(__file__).with_name("__main__.py")), verb, *args]
-    cli = GenerativeCLI(verb, configs_first(_with_own_config(verb, args)))
+    cli = GenerativeCLI(verb, configs_first(with_own_config(verb, args)))
     wandb_run.finish(cli.trainer.loggers)  # what it has to say comes before the last line
     if cli.begins is not None:
         cli.begins.release()
@@ -346,13 +346,3 @@ def run_verb(verb: str, args: list[str]) -> Path | None:
         return None
     cli.say_where_time_is_up()
     return cli.run_dir if verb == "fit" else cli.write_measured()
-
-
-def _with_own_config(verb: str, args: list[str]) -> list[str]:
-    """The arguments with the run's own config where they name none; a verb that judges then uses one device."""
-    named = any(option in ("c", "config", "model") for option, _ in options(args))
-    runs = [value for option, value in options(args) if option == "run"]
-    if named or not runs or not (Path(runs[-1]) / "config.yaml").exists():
-        return args
-    here = [] if verb == "fit" else ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
-    return ["--config", str(Path(runs[-1]) / "config.yaml"), *here, *args]

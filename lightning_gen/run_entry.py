@@ -14,6 +14,7 @@ from lightning_gen.attempts import other_places
 from lightning_gen.errors import UserError
 from lightning_gen.generative_module import CHECKPOINT_KEY
 from lightning_gen.loading import open_checkpoint, read_checkpoint
+from lightning_gen.refusals import options
 from lightning_gen.run_directory import (
     checkpoint_files,
     differences,
@@ -140,3 +141,13 @@ def _config(file: Path) -> dict[str, Any]:
 
 def _shown(different: dict[str, tuple[Any, Any]]) -> str:
     return "; ".join(f"{key}: {old!r} there, {new!r} here" for key, (old, new) in different.items())
+
+
+def with_own_config(verb: str, args: list[str]) -> list[str]:
+    """The arguments with the run's own config where they name none; a verb that judges then uses one device."""
+    named = any(option in ("c", "config", "model") for option, _ in options(args))
+    runs = [value for option, value in options(args) if option == "run"]
+    if named or not runs or not (Path(runs[-1]) / "config.yaml").exists():
+        return args
+    here = [] if verb == "fit" else ["--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"]
+    return ["--config", str(Path(runs[-1]) / "config.yaml"), *here, *args]
