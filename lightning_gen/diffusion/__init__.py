@@ -26,7 +26,7 @@ from lightning_gen.diffusion.flow_likelihood import (
     UniformDequantization,
 )
 from lightning_gen.diffusion.grids import Grid, KarrasRho, UniformLogSNR, UniformTime
-from lightning_gen.diffusion.guidance import ClassifierFree, Guidance
+from lightning_gen.diffusion.guidance import ClassifierFree, Guidance, Threshold
 from lightning_gen.diffusion.imputation import Imputer, ReconstructionGuidance, Replacement
 from lightning_gen.diffusion.parameterizations import (
     DataPrediction,
@@ -201,6 +201,7 @@ __all__ = [
     "Solver",
     "SubVPLinearBeta",
     "SubVariancePreserving",
+    "Threshold",
     "TimeSampler",
     "TrackedVariance",
     "TrainingSetDenoiser",

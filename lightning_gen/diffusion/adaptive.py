@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_gen.diffusion.denoisers import Conditioned
 from lightning_gen.diffusion.grids import UniformLogSNR
-from lightning_gen.diffusion.guidance import Guidance
+from lightning_gen.diffusion.guidance import Guidance, Threshold
 from lightning_gen.diffusion.ode import DormandPrince
 from lightning_gen.diffusion.probability_flow import ProbabilityFlow, unit_scale
 from lightning_gen.diffusion.samplers import Sampler, Visited
@@ -42,6 +42,7 @@ class AdaptiveSampler(Sampler):
         max_evaluations: for one sample.
         guidance: wraps the denoiser, or None.
         denoise: end with E[x0 | x], for one more evaluation.
+        threshold: keeps E[x0 | x] in the data's range, or None.
 
     Attributes:
         cost: of all samples since it was made, or since somebody put a new `Cost` there.
@@ -55,10 +56,11 @@ class AdaptiveSampler(Sampler):
         max_evaluations: int = 10_000,
         guidance: Guidance | None = None,
         denoise: bool = False,
+        threshold: Threshold | None = None,
     ) -> None:
         if points < 1:
             raise UserError(f"AdaptiveSampler's points must be at least 1, the end itself, got {points}")
-        super().__init__(guidance, denoise)
+        super().__init__(guidance, denoise, threshold)
         self.integrator = DormandPrince(rtol, atol, max_evaluations)
         self.rtol, self.atol, self.points, self.max_evaluations = rtol, atol, points, max_evaluations
         self.cost = Cost()

@@ -11,6 +11,9 @@ from torch import Tensor
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.errors import UserError
 
+LOWEST_LOGSNR = -20.0
+"""Below it less than 5e-5 of x is data: one step leads from a schedule's end there, so that none is lost on it."""
+
 
 class Grid(ABC):
     """A new grid defines `times`."""
@@ -31,8 +34,7 @@ class UniformLogSNR(Grid):
     """Equal steps in log-SNR, whatever the schedule the network was trained with."""
 
     def times(self, steps: int, schedule: NoiseSchedule, device: torch.device | None = None) -> Tensor:
-        ends = schedule.logsnr_min, schedule.logsnr_max
-        return _pinned(torch.linspace(*ends, steps + 1, dtype=torch.float64, device=device), schedule)
+        return _pinned(torch.linspace(*_ends(schedule), steps + 1, dtype=torch.float64, device=device), schedule)
 
 
 class KarrasRho(Grid):
@@ -48,9 +50,14 @@ class KarrasRho(Grid):
         self.rho = rho
 
     def times(self, steps: int, schedule: NoiseSchedule, device: torch.device | None = None) -> Tensor:
-        first, last = (math.exp(-0.5 * end / self.rho) for end in (schedule.logsnr_min, schedule.logsnr_max))
+        first, last = (math.exp(-0.5 * end / self.rho) for end in _ends(schedule))
         root = first + torch.linspace(0, 1, steps + 1, dtype=torch.float64, device=device) * (last - first)
         return _pinned(-2 * self.rho * root.log(), schedule)
+
+
+def _ends(schedule: NoiseSchedule) -> tuple[float, float]:
+    """Log-SNR between which the steps are laid."""
+    return max(schedule.logsnr_min, LOWEST_LOGSNR), schedule.logsnr_max
 
 
 def _pinned(logsnr: Tensor, schedule: NoiseSchedule) -> Tensor:

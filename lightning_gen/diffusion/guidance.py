@@ -47,6 +47,9 @@ class Guidance(ABC):
     guide_model: Any = None
     """The second model that it asks, a module whose weights are part of how samples were made; None for none."""
 
+    by_gradient: bool = False
+    """Whether it changes the score, which cannot be turned into x0 where nothing of the data is left."""
+
     def check(self, conditional: bool, label_dropout: float) -> None:  # noqa: B027  most guide any model
         """Raises IncompatibleAxes where a model, conditional or not, trained with that dropout, cannot be guided so."""
 
@@ -124,9 +127,52 @@ class ClassifierFree(ClassifierFreeScale, Guidance):
     def _rescaled(self, guided: Prediction, conditional: Prediction, logsnr: Tensor) -> Prediction:
         now, before = (p.x0.flatten(1).std(1, correction=0) for p in (guided, conditional))
         ratio = torch.where(now > 0, before / now, 1.0)
-        change = broadcast(self.rescale * (ratio - 1), guided.x0) * guided.x0
-        noise_to_signal = broadcast(torch.exp(0.5 * logsnr.to(change.dtype)), change)  # alpha / sigma
-        return guided._replace(x0=guided.x0 + change, eps=guided.eps - noise_to_signal * change)
+        return moved(guided, (1 + broadcast(self.rescale * (ratio - 1), guided.x0)) * guided.x0, logsnr)
+
+
+class Threshold:
+    """Keeps x0 of a guided prediction in the data's range [-1, 1]; eps changes so that x_t = alpha x0 + sigma eps stays.
+
+    Args:
+        percentile: None clips each value ("static", as DDPM's code does). Else an example's range is that share's quantile of
+            |x0|, at least 1; x0 is clipped to it and divided by it ("dynamic", Saharia et al. 2022, sec. 2.3: 0.995).
+
+    Raises:
+        UserError: unless 0 < percentile <= 1.
+    """
+
+    def __init__(self, percentile: float | None = None) -> None:
+        if percentile is not None and not 0.0 < percentile <= 1.0:
+            raise UserError(f"Threshold's percentile lies in (0, 1], got {percentile}")
+        self.percentile = percentile
+
+    def __call__(self, prediction: Prediction, logsnr: Tensor) -> Prediction:
+        x0 = prediction.x0
+        if self.percentile is None:
+            kept = x0.clamp(-1.0, 1.0)
+        else:
+            sizes = x0.abs().flatten(1)
+            reach = sizes.kthvalue(math.ceil(self.percentile * sizes.shape[1]), dim=1).values.clamp(min=1.0)
+            reach = broadcast(reach, x0)
+            kept = torch.minimum(torch.maximum(x0, -reach), reach) / reach
+        return moved(prediction, kept, logsnr)
+
+
+class Thresholded(Denoiser):
+    """A denoiser whose predictions are kept in the data's range."""
+
+    def __init__(self, threshold: Threshold, denoiser: Denoiser) -> None:
+        self.threshold, self.denoiser, self.path = threshold, denoiser, denoiser.path
+
+    def __call__(self, x_t: Tensor, logsnr: Tensor, y: Tensor | None = None) -> Prediction:
+        return self.threshold(self.denoiser(x_t, logsnr, y), logsnr)
+
+
+def moved(prediction: Prediction, x0: Tensor, logsnr: Tensor) -> Prediction:
+    """The prediction with another x0 for the same x_t: eps changes by -alpha / sigma of the difference."""
+    change = x0 - prediction.x0
+    ratio = broadcast(torch.exp(0.5 * logsnr.to(change.dtype)), change)  # alpha / sigma
+    return prediction._replace(x0=x0, eps=prediction.eps - ratio * change)
 
 
 def extrapolated(start: Prediction, end: Prediction, scale: float | Tensor) -> Prediction:

@@ -56,6 +56,9 @@ class Imputer(ABC):
         UserError: for a sampler of another kind.
     """
 
+    by_gradient: bool = False
+    """Whether it changes the score, as a guidance may."""
+
     def __init__(self, sampler: DiffusionSampler | None = None) -> None:
         if sampler is not None and not isinstance(sampler, DiffusionSampler):
             raise UserError(
@@ -136,7 +139,7 @@ class _Replacing(DiffusionSampler):
         guidance: Guidance | None = None,
     ) -> None:
         guidance = guidance or sampler.guidance
-        super().__init__(sampler.solver, sampler.steps, sampler.grid, guidance, sampler.denoise)
+        super().__init__(sampler.solver, sampler.steps, sampler.grid, guidance, sampler.denoise, sampler.threshold)
         self.known, self.resamplings, self.jump = known, resamplings, jump
 
     def walk(self, denoiser: Conditioned, schedule: NoiseSchedule, x: Tensor, rng: RandomSource) -> Iterator[Visited]:
@@ -173,6 +176,8 @@ class ReconstructionGuidance(Imputer):
         replace: whether the known part is replaced.
     """
 
+    by_gradient = True
+
     def __init__(
         self,
         sampler: DiffusionSampler | None = None,
@@ -189,7 +194,7 @@ class ReconstructionGuidance(Imputer):
         own, guidance = self.sampler, _Reconstruction(known, self.scale, self.data_std, self.sampler.guidance)
         if self.replace:
             return _Replacing(own, known, guidance=guidance)
-        return DiffusionSampler(own.solver, own.steps, own.grid, guidance, own.denoise)
+        return DiffusionSampler(own.solver, own.steps, own.grid, guidance, own.denoise, own.threshold)
 
 
 class _Reconstruction(Guidance):

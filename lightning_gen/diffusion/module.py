@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_gen.conditional import Conditional, check_label_dropout
-from lightning_gen.diffusion.axes import check_axes
+from lightning_gen.diffusion.axes import check_axes, check_guidance, check_sampler
 from lightning_gen.diffusion.bounds import LikelihoodEstimator, VariationalBound, kl_to_prior
 from lightning_gen.diffusion.decoders import LevelDecoder, VectorDecoder
 from lightning_gen.diffusion.denoisers import NetworkDenoiser
@@ -113,8 +113,10 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
 
     def _check_sampler(self, sampler: Sampler) -> None:
         sampler.check(self.schedule, self.knows)
+        check_sampler(sampler, self.schedule, self.path, self.levels)
         if sampler.guidance is not None:
             sampler.guidance.check(conditional=self.conditional, label_dropout=self.label_dropout)
+            check_guidance(sampler.guidance, self.schedule, self.path)
 
     def build(self) -> None:
         cond_dim = self.build_conditioner()
@@ -251,6 +253,7 @@ class GaussianDiffusion(Conditional, GenerativeModule, Imputation, Film):
         self.check_data(x)
         self._ready(imputer.sampler)
         y = self.given(y, len(x), null=True, needed=imputer.sampler.guidance is not None)
+        check_guidance(imputer, self.schedule, self.path)
         rng = rng if rng is not None else self.default_rng(len(x))
         return imputer(self.denoiser, self.schedule, self.decoder, x, mask, y, rng)
 

@@ -39,6 +39,12 @@ class NoiseLevel:
         tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "process"}
         return replace(self, **{name: value.to(device=device, dtype=dtype) for name, value in tensors.items()})
 
+    def unbind(self) -> list[NoiseLevel]:
+        """The records of [N] times, one by one."""
+        names = [f.name for f in fields(self) if f.name != "process"]
+        rows = zip(*(getattr(self, name).unbind() for name in names))
+        return [NoiseLevel(*row, process=self.process) for row in rows]
+
     def diffuse(self, x0: Tensor, eps: Tensor) -> Tensor:
         """x_t = alpha x0 + sigma eps, of x0's shape."""
         return broadcast(self.alpha, x0) * x0 + broadcast(self.sigma, x0) * eps

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_gen.diffusion.denoisers import Conditioned, Denoiser
 from lightning_gen.diffusion.grids import Grid, UniformTime
-from lightning_gen.diffusion.guidance import Guidance
+from lightning_gen.diffusion.guidance import Guidance, Threshold, Thresholded
 from lightning_gen.diffusion.paths import GaussianPath, NoiseLevel
 from lightning_gen.diffusion.schedules import NoiseSchedule
 from lightning_gen.diffusion.solvers import DDIM, Solver
@@ -34,10 +34,13 @@ class Sampler(ABC):
         guidance: wraps the denoiser, or None.
         denoise: end with E[x0 | x] instead of x at the schedule's last level, for one more evaluation: it takes off the
             noise that is left there (Jolicoeur-Martineau et al. 2021; the last step to sigma = 0 of Karras et al. 2022).
+        threshold: keeps E[x0 | x] in the data's range after guidance, or None. Likelihoods never see it.
     """
 
-    def __init__(self, guidance: Guidance | None = None, denoise: bool = False) -> None:
-        self.guidance, self.denoise = guidance, denoise
+    def __init__(
+        self, guidance: Guidance | None = None, denoise: bool = False, threshold: Threshold | None = None
+    ) -> None:
+        self.guidance, self.denoise, self.threshold = guidance, denoise, threshold
 
     @property
     @abstractmethod
@@ -69,7 +72,9 @@ class Sampler(ABC):
 
     def guided(self, denoiser: Denoiser, y: Tensor | None) -> Conditioned:
         """The denoiser that is followed, counting its evaluations."""
-        return Conditioned(self.guidance.wrap(denoiser) if self.guidance else denoiser, y)
+        if self.guidance is not None:
+            denoiser = self.guidance.wrap(denoiser)
+        return Conditioned(Thresholded(self.threshold, denoiser) if self.threshold is not None else denoiser, y)
 
     def trajectory(
         self, denoiser: Denoiser, schedule: NoiseSchedule, shape: Sequence[int], y: Tensor | None, rng: RandomSource
@@ -107,6 +112,7 @@ class DiffusionSampler(Sampler):
         grid: where they lie; equal in t by default.
         guidance: wraps the denoiser, or None.
         denoise: end with E[x0 | x], for one more evaluation.
+        threshold: keeps E[x0 | x] in the data's range, or None.
     """
 
     def __init__(
@@ -116,10 +122,11 @@ class DiffusionSampler(Sampler):
         grid: Grid | None = None,
         guidance: Guidance | None = None,
         denoise: bool = False,
+        threshold: Threshold | None = None,
     ) -> None:
         if steps < 1:
             raise UserError(f"a sampler needs at least one step, got {steps}")
-        super().__init__(guidance, denoise)
+        super().__init__(guidance, denoise, threshold)
         self.solver, self.steps, self.grid = solver or DDIM(), steps, grid or UniformTime()
 
     @property
@@ -136,7 +143,7 @@ class DiffusionSampler(Sampler):
 
     def levels(self, path: GaussianPath, schedule: NoiseSchedule, device: torch.device) -> list[NoiseLevel]:
         """The grid's levels, scalar fields in float64, from noise to data."""
-        return [path.at(schedule, t) for t in self.grid.times(self.steps, schedule, device)]
+        return path.at(schedule, self.grid.times(self.steps, schedule, device)).unbind()
 
     def walk(self, denoiser: Conditioned, schedule: NoiseSchedule, x: Tensor, rng: RandomSource) -> Iterator[Visited]:
         levels, state = self.levels(denoiser.path, schedule, x.device), None

@@ -89,6 +89,8 @@ class ClassifierGuidance(SecondModel):
         weights: of the classifier.
     """
 
+    by_gradient = True
+
     def __init__(self, run: str, scale: float = 1.0, weights: str = "ema") -> None:
         super().__init__(run, scale, weights)
 

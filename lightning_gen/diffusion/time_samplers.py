@@ -32,9 +32,6 @@ class TimeSampler(ABC):
     follows_losses: bool = False
     """Whether the density moves with what is learned."""
 
-    has_tails: bool = False
-    """Whether the density falls to nothing, so that a loss divided by it has no finite variance."""
-
     def __init__(self, stratified: bool = True) -> None:
         self.stratified = stratified
 
@@ -117,8 +114,6 @@ class LogitNormal(TimeSampler):
     Args:
         mean, std: of logit(t).
     """
-
-    has_tails = True
 
     def __init__(self, mean: float = 0.0, std: float = 1.0, stratified: bool = True) -> None:
         super().__init__(stratified)

@@ -13,8 +13,10 @@ from lightning_gen.diffusion import (
     GaussianDenoiser,
     Heun,
     Prediction,
+    Threshold,
     VariancePreserving,
 )
+from lightning_gen.diffusion.axes import check_sampler
 from lightning_gen.errors import IncompatibleAxes, UserError
 from lightning_gen.random_source import GeneratorSource, IndexedSource
 
@@ -168,3 +170,54 @@ def test_guided_sample_of_an_index_does_not_depend_on_its_batch(solver):
 
     parts = [range(0, 1), range(1, 2), range(2, 63), range(63, 64)]
     torch.testing.assert_close(torch.cat([draw(part) for part in parts]), draw(range(64)))
+
+
+class TooWide(Denoiser):
+    """x0 is x_t / alpha shrunk by an eighth, so that large x_t lead out of [-1, 1]."""
+
+    path = VariancePreserving()
+
+    def __call__(self, x_t, logsnr, y=None):
+        alpha, sigma = self._scales(x_t, logsnr)
+        x0 = 0.875 * x_t / alpha
+        return Prediction(x0, (x_t - alpha * x0) / sigma)
+
+
+def test_a_clipped_step_is_ddpms_posterior_mean(x):
+    """As in their code: x0 clipped, then sqrt(a_s) beta / (1 - a_t) x0 + sqrt(1 - beta) (1 - a_s) / (1 - a_t) x_t."""
+    at, to = (TooWide.path.at(Cosine(), torch.tensor(t, dtype=torch.float64)) for t in (0.3, 0.0))
+    a_t, a_s = at.alpha**2, to.alpha**2
+    beta = 1 - a_t / a_s
+    x0 = (0.875 * x / at.alpha).clamp(-1, 1)
+    expected = a_s.sqrt() * beta / (1 - a_t) * x0 + (1 - beta).sqrt() * (1 - a_s) / (1 - a_t) * x
+    for guidance in (None, ClassifierFree(1.0)):  # the clipping comes after it
+        denoiser = DiffusionSampler(guidance=guidance, threshold=Threshold()).guided(TooWide(), torch.zeros(6))
+        found, _ = Ancestral().step(denoiser, x, at, to, None, GeneratorSource(0))
+        torch.testing.assert_close(found, expected)
+    assert (x0.abs() == 1).any() and (x0.abs() < 1).any()
+
+
+def test_thresholds_keep_x_t_and_leave_what_is_inside_alone(x):
+    level = TooWide.path.at(Cosine(), torch.tensor(0.4, dtype=torch.float64))
+    plain = TooWide()(x, level.logsnr)
+    static, dynamic = (Threshold(p)(plain, level.logsnr) for p in (None, 1.0))
+    reach = plain.x0.abs().amax(1, keepdim=True).clamp(min=1)
+    torch.testing.assert_close(static.x0, plain.x0.clamp(-1, 1))
+    torch.testing.assert_close(dynamic.x0, plain.x0 / reach)
+    for kept in (static, dynamic):
+        torch.testing.assert_close(level.alpha * kept.x0 + level.sigma * kept.eps, x)
+        small = plain._replace(x0=0.2 * plain.x0.clamp(-1, 1))
+        for threshold in (Threshold(), Threshold(0.5)):
+            assert all(torch.equal(a, b) for a, b in zip(threshold(small, level.logsnr)[:2], small[:2]))
+    half = Threshold(0.5)(plain, level.logsnr)  # of two values the smaller one decides
+    reach = plain.x0.abs().amin(1, keepdim=True).clamp(min=1)
+    torch.testing.assert_close(half.x0, torch.clamp(plain.x0 / reach, -1, 1))
+
+
+def test_meaningless_thresholds_are_refused():
+    for percentile in (0.0, 1.5):
+        with pytest.raises(UserError, match="percentile"):
+            Threshold(percentile)
+    with pytest.raises(IncompatibleAxes, match="levels"):
+        check_sampler(DiffusionSampler(threshold=Threshold()), Cosine(), VariancePreserving(), None)
+    check_sampler(DiffusionSampler(threshold=Threshold()), Cosine(), VariancePreserving(), 256)

@@ -1,5 +1,6 @@
 """Laws of GaussianDiffusion: the loss is the bound it claims to be, for every choice of axes, and the contract holds."""
 
+import copy
 import math
 
 import pytest
@@ -138,21 +139,27 @@ def test_elbo_loss_is_the_bound(schedule, path, target):
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_combination_trains(path, target):
-    """All schedules x weightings, the time samplers in turn."""
+    """All schedules x weightings, the time samplers in turn; what `test_product` finds refused is left out."""
     torch.manual_seed(0)
-    network, times = MLP((3,), 3, width=8, depth=1), 0
+    network, times, trained = MLP((3,), 3, width=8, depth=1), 0, 0
     x = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
     for schedule in ALL_SCHEDULES:
         for weighting in WEIGHTINGS:
             times += 1
             axes = {"schedule": schedule, "path": path, "parameterization": target, "weighting": weighting}
             under = getattr(weighting, "under", None)
-            model = module(lambda *a: network, time_sampler=under or TIMES[times % len(TIMES)], **axes)
+            axes["time_sampler"] = under or copy.deepcopy(TIMES[times % len(TIMES)])
+            try:
+                model = module(lambda *a: network, **axes)
+            except IncompatibleAxes:
+                continue
+            trained += 1
             network.zero_grad()
             loss = model.training_loss(x)["loss"].mean()
             loss.backward()
             assert loss.isfinite(), axes
             assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters()), axes
+    assert trained > 0.8 * times
 
 
 def gradients(model, x, seed=0):
@@ -445,7 +452,9 @@ def test_meaningless_choices_are_refused_at_construction():
     for target in (NoisePrediction(), ScorePrediction()):
         with pytest.raises(IncompatibleAxes, match=type(target).__name__):
             module(schedule=ZeroTerminal(Cosine()), parameterization=target)
-    module(schedule=ZeroTerminal(Cosine()), parameterization=VPrediction())
+    with pytest.raises(IncompatibleAxes, match="Simple gives the error of x0 at t = 1"):
+        module(schedule=ZeroTerminal(Cosine()), parameterization=VPrediction())
+    module(schedule=ZeroTerminal(Cosine()), parameterization=VPrediction(), weighting=Simple("output"))
     with pytest.raises(IncompatibleAxes, match="Elbo"):
         module(levels=17, schedule=LearnedLinear(), weighting=Simple())
     with pytest.raises(IncompatibleAxes, match="LogNormal"):
