@@ -16,6 +16,7 @@ from PIL import Image
 
 from lightning_gen.__main__ import main
 from lightning_gen.diffusion import NoiseSchedule
+from lightning_gen.diffusion.axes import check_sampler
 from lightning_gen.errors import UserError
 from lightning_gen.specs import build
 
@@ -290,9 +291,12 @@ def test_every_way_to_measure_can_be_had(file):
     from lightning_gen.specs import overridden
 
     plan = Plan.read(file)
+    module = built(plan.experiment)
     for evaluation in plan.evaluations():
         protocol = evaluation.protocol
-        sampler = overridden(built(plan.experiment).sampler, protocol.sampler)
+        sampler = overridden(module.sampler, protocol.sampler)
+        if hasattr(module, "parameterization"):
+            check_sampler(sampler, module.schedule, module.path, module.levels)
         if protocol.nfe is not None:
             sampler = within(sampler, protocol.nfe)
             assert 0 < sampler.nfe <= protocol.nfe

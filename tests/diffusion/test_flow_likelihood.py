@@ -102,7 +102,7 @@ def test_hutchinson_has_the_mean_of_the_exact_divergence(distribution):
 
 def test_the_mean_over_draws_is_of_as_many_probes():
     x, denoiser = BIMODAL + 0.1, TrainingSetDenoiser(BIMODAL, VariancePreserving())
-    estimator, schedule = ProbabilityFlowLikelihood(), Cosine(-6.0, 3.0)
+    estimator, schedule = ProbabilityFlowLikelihood(Hutchinson()), Cosine(-6.0, 3.0)
     one, three = (measure(estimator, denoiser, x, schedule, draws=draws).log_prob for draws in (1, 3))
     rng = IndexedSource(3, range(3))
     singles = []
