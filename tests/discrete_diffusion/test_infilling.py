@@ -157,7 +157,11 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("sampler", [None, AnyOrder(), Confidence(2, 0.0), Confidence(20)], ids=str)
+@pytest.mark.parametrize(
+    "sampler",
+    [None, AnyOrder(), Confidence(2, 0.0), Confidence(20)],
+    ids=["own", "any_order", "confidence", "confidence_in_20"],
+)
 @pytest.mark.parametrize("kind", MODELS)
 def test_holes_and_samples_have_the_law_of_the_data_or_are_refused(kind, sampler, exact):
     """Every process with every sampler and a perfect network, at the defaults, by enumeration: total variations."""
