@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import json
 import typing
@@ -18,7 +19,12 @@ from lightning_gen.errors import UserError
 
 
 def call(function: Callable[..., Any], prog: str, args: Sequence[str]) -> Any:
-    """Calls a function whose flags are its parameters; what has no default is positional.
+    """Calls a function whose flags are its parameters; what has no default is positional."""
+    return parsed(function, prog, args)()
+
+
+def parsed(function: Callable[..., Any], prog: str, args: Sequence[str]) -> Callable[[], Any]:
+    """The function with the arguments of a command line, still to be called.
 
     A list takes all the words there are (`compare RUN RUN`) and a switch none (`--force`), where jsonargparse by itself
     would have them written as [RUN,RUN] and true. Arbitrary arguments (`*overrides`) are what is another command's.
@@ -44,7 +50,7 @@ def call(function: Callable[..., Any], prog: str, args: Sequence[str]) -> Any:
         args, others = passed_on(args, [p.name for p in given if p.name not in rest], switches)
     values = parser.instantiate(parser.parse_args(gathered(args, specs))).as_dict()
     before = [values.pop(p.name) for p in given if p.kind is p.POSITIONAL_OR_KEYWORD] if rest else []
-    return function(*before, *others, **values)
+    return functools.partial(function, *before, *others, **values)
 
 
 def words_first(args: Sequence[str], switches: Sequence[str]) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning_gen.benchmark import queued, report
+from lightning_gen.benchmark import preflight, queued, report
 from lightning_gen.benchmark.cell import Job, run_cell, run_job
 from lightning_gen.benchmark.display import Display
 from lightning_gen.benchmark.request import Request
@@ -151,6 +151,7 @@ def here(request: Request, workers: int | None = None) -> Path:
         raise UserError(f"a benchmark needs at least one worker, got {workers}")
     if shutil.which("squeue") is not None:  # elsewhere a run's lock keeps two from training it
         queued.refuse_beside(request.folder)
+    preflight.check(request, report.PRELOAD, here=True)
     with working(request):
         request.begin()
         with Display(request.plan.name, request.jobs) as display:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from lightning_gen import run_lock
-from lightning_gen.benchmark import queued
+from lightning_gen.benchmark import preflight, queued, report
 from lightning_gen.benchmark.grid import Plan
 from lightning_gen.benchmark.request import Request
 from lightning_gen.cluster import slurm
@@ -33,7 +33,7 @@ def submit_grid(
     makes the table; prints their ids and how to watch them.
 
     The second waits for the end of every element, however it ends (`afterok` would wait for ever for one that failed). It
-    is all that is submitted where all runs are done. Scripts, logs and ids lie in DIR/slurm; nothing here needs torch. From
+    is all that is submitted where all runs are done. Scripts, logs and ids lie in DIR/slurm; this process needs no torch. From
     Python: `submit_grid(Request.of("benchmark.yaml", "DIR"), Resources.read("cluster.yaml"))`.
 
     Args:
@@ -51,6 +51,7 @@ def submit_grid(
         raise UserError(f"--max_parallel must be at least 1, not {max_parallel}")
     request.refuse_others()
     array, table = submissions(request, resources, max_parallel)
+    preflight.check(request, report.PRELOAD, here=False)
     if dry_run:
         for each in (array, table):
             print(each.script() if each is not None else f"# all {len(request.jobs)} runs are done already")

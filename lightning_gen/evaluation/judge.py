@@ -48,6 +48,12 @@ class Judge(Yardstick):
         other.protocol, other.clock = protocol, Stopwatch()
         return other
 
+    def check(self, module: GenerativeModule) -> None:
+        """Raises UserError where the protocol's sampler or estimator cannot be made of the module's own."""
+        self._sampler(module)
+        if self.protocol.likelihood.draws:
+            self._estimator(module)
+
     def depends_on(self, module: GenerativeModule) -> dict[str, Any]:
         """{kind of `Parts`: primitives on which its parts depend}."""
         own, sampler = self.settings(), self._sampler(module)

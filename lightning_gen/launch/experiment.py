@@ -1,10 +1,12 @@
-"""What an experiment's config says with its overrides, as far as it can be known without building anything."""
+"""Checks of an experiment's config with its overrides, before a job waits in the queue for it."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -17,7 +19,7 @@ _SET_BY_THE_SCRIPT = ("run", "trainer.devices", "trainer.num_nodes")
 
 
 def refuse(config: Path, overrides: Sequence[str], job: Submission) -> None:
-    """Raises UserError for what would end a training right after its time in the queue, where that is cheaply known."""
+    """Raises UserError for what would end a training right after its time in the queue, before it waits in the queue."""
     _refuse_words(overrides)
     broken = next(broken_files(["--config", str(config), *overrides]), None)
     if broken is not None:
@@ -40,6 +42,47 @@ def refuse(config: Path, overrides: Sequence[str], job: Submission) -> None:
             f"batch_size {size} does not divide among {world} tasks ({job.nodes} nodes of {job.tasks_per_node}): give other "
             "--nodes and --gpus_per_node, or --data.init_args.batch_size"
         )
+    built(["--config", str(config), *overrides])
+
+
+class Built(NamedTuple):
+    """What a config builds: the resolved config, the model with its networks on the meta device, and the data module."""
+
+    config: dict[str, Any]
+    module: Any
+    data: Any
+
+
+def built(args: Sequence[str]) -> Built:
+    """Builds what `fit` with these arguments would train; no weights are made, and no more data are read than their shape.
+
+    Raises:
+        UserError: the line that `fit` would end with.
+    """
+    import torch
+    from lightning.pytorch import LightningDataModule
+
+    from lightning_gen.cli import GenerativeCLI
+    from lightning_gen.diagnosis import diagnose
+    from lightning_gen.generative_module import GenerativeModule
+    from lightning_gen.specs import build
+
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed), suppress(SystemExit):
+            GenerativeCLI("fit", [*args, "--print_config"])
+        config = yaml.safe_load(printed.getvalue())
+        data = build(config["data"], LightningDataModule)
+        given = {key: getattr(data, key) for key in ("shape", "levels", "num_classes")}
+        module = build(config["model"], GenerativeModule, **given)
+        with torch.device("meta"):
+            module.configure_model()
+    except Exception as error:
+        line = diagnose(error, "fit", [*args])
+        if line is None:
+            raise
+        raise UserError(line) from error
+    return Built(config, module, data)
 
 
 def _instead(option: str) -> str:

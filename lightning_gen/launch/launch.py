@@ -143,6 +143,12 @@ def evaluation(asked: Launch) -> Path | None:
     run = asked.target if asked.target.is_dir() else run_of(asked.target)
     if not asked.target.exists() or not (asked.target.is_file() or (run / "checkpoints").is_dir()):
         raise UserError(f"{asked.target} holds no checkpoint: is it a run directory, and has the run begun?")
+    from lightning_gen.calling import parsed
+    from lightning_gen.evaluation.evaluate import evaluate
+
+    parsed(
+        evaluate, "lightning-gen evaluate", [str(asked.target), *asked.overrides]
+    )  # refuses what evaluate would refuse
     name = asked.job_name or "evaluate"
     job = Submission("evaluate", [str(asked.target), *asked.overrides], name, run / "slurm", asked.resources)
     return _asked_about(asked, job) if asked.dry_run or asked.check else _submitted(job, run)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lightning_gen.launch import experiment
+
 ROOT = Path(__file__).resolve().parents[2]
 
 FAKE = """#!/usr/bin/env bash
@@ -53,6 +55,7 @@ def project(tmp_path, monkeypatch):
     for name in ("configs", "slurm"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiment, "built", lambda args: None)  # half a second each; tested by itself
     tools = tmp_path / "no_slurm"
     tools.mkdir()
     for name in ("bash", "env", "cat", "cp"):

@@ -3,14 +3,16 @@
 import itertools
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from lightning_gen.__main__ import main
+from lightning_gen.launch import experiment
 
 TOY = "configs/experiment/toy_diffusion.yaml"
+ROOT = Path(__file__).resolve().parents[2]
+BUILT = experiment.built
 CPU = ["--cluster", "configs/cluster/cpu.yaml"]
 
 
@@ -195,14 +197,33 @@ def test_bad_input_is_one_line_and_leaves_nothing(sbatch, capsys, project, args,
     assert sbatch.script is None and not list(project.glob("runs/*"))
 
 
-def test_it_starts_without_what_only_training_needs(project):
-    code = (
-        "import sys; from lightning_gen.__main__ import main; "
-        f"main(['launch', {TOY!r}, '--cluster', 'configs/cluster/cpu.yaml', '--dry-run']); "
-        "print(sorted({'torch', 'lightning', 'wandb', 'matplotlib', 'numpy'} & sys.modules.keys()))"
-    )
-    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert made.stdout.splitlines()[-1] == "[]"
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["--model.init_args.schedule", "Nonsense"], "there is no class 'Nonsense'"),
+        (["--trainer.max_stepz", "3"], "did you mean trainer.max_steps?"),
+        (["--model.init_args.schedule.init_args.logsnr_min", "20"], "logsnr_min"),
+        (["--model.init_args.network.class_path", "torch.nn.ReLU"], "ReLU"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_before_it_waits(overrides, named, sbatch, capsys, monkeypatch, project):
+    """The config is resolved and its networks are built, on no device: a job would fail by it after its time in the queue."""
+    monkeypatch.setattr(experiment, "built", BUILT)
+    for flags in (["--dry-run"], []):
+        text = said(capsys, TOY, *CPU, *flags, *overrides, status=2)
+        assert named in text and text.count("\n") == 1
+    assert sbatch.script is None and not (project / "runs").exists()
+
+
+def test_what_is_built_has_no_weights(monkeypatch):
+    made = BUILT(["--config", str(ROOT / TOY)])
+    assert made.config["trainer"]["max_steps"] > 0 and made.data.shape == made.module.shape
+    assert {p.device.type for p in made.module.parameters()} == {"meta"}
+
+
+def test_options_of_evaluate_are_read_before_it_waits(sbatch, capsys, project):
+    (project / "old" / "checkpoints").mkdir(parents=True)
+    assert "num_samples" in said(capsys, "old", *CPU, "--num_smaples=50", status=2) and sbatch.script is None
 
 
 def test_the_template_is_that_of_the_project_at_hand(project, capsys):
