@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -108,4 +109,11 @@ def _add(file: Path, more: Mapping[str, object]) -> None:
 def other_places(run: Path) -> list[Path]:
     """Directories, other than this one, in which the run was begun or gone on with, and that are still there: it is a copy."""
     named = dict.fromkeys(Path(row["directory"]) for row in read_attempts(run) if row.get("directory"))
-    return [place for place in named if place.is_dir() and not place.samefile(run)]
+    return [place for place in named if _another(place, run)]
+
+
+def _another(place: Path, run: Path) -> bool:
+    """Whether a directory stands there that is not the run's; one that cannot be entered or named counts as absent."""
+    with suppress(OSError, ValueError):
+        return place.is_dir() and not place.samefile(run)
+    return False

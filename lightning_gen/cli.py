@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import json
 import logging
@@ -62,6 +63,7 @@ _TRAINER_DEFAULTS = {
 
 _OF_TRAINING = ("max_steps", "precision", "gradient_clip_val", "gradient_clip_algorithm", "overfit_batches")
 """What of the Trainer's settings weights depend on, whatever the devices."""
+yaml.SafeDumper.add_multi_representer(enum.Enum, lambda dumper, e: dumper.represent_data(e.value))
 
 
 class GenerativeCLI(LightningCLI):

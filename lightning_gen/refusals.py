@@ -87,7 +87,8 @@ def explained(error: argparse.ArgumentError, verb: str = "", args: Sequence[str]
     key, complaint = _complaint(str(error))
     parsers = [p for link in links(error) for p in _parsers(link)]
     lines = (
-        each(key, complaint, parsers, verb, args) for each in (_missing, _unknown_key, _unknown_class, _wrong_type)
+        each(key, complaint, parsers, verb, args)
+        for each in (_other_lightning, _missing, _unknown_key, _unknown_class, _wrong_type)
     )
     return key, next((line for line in lines if line is not None), None)
 
@@ -158,6 +159,12 @@ def _missing(key: list[str], complaint: str, parsers: list, verb: str, args: Seq
     except UserError as error:
         return str(error)
     return f"{run} holds no config.yaml: is it a run directory?"
+
+
+def _other_lightning(key: list[str], complaint: str, parsers: list, verb: str, args: Sequence[str]) -> str | None:
+    """A class of the package `pytorch_lightning`, whose classes are not those of `lightning`."""
+    match = re.search(r"\bpytorch_lightning((?:\.\w+)+)", complaint)
+    return match and f"{_at(key)}pytorch_lightning is another package: name lightning.pytorch{match[1]}"
 
 
 def _unknown_key(key: list[str], complaint: str, parsers: list, verb: str, args: Sequence[str]) -> str | None:

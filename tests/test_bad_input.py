@@ -70,6 +70,19 @@ BAD = {
     "misspelt benchmark option": (["benchmark", "--config", GRID, "--worker=3"], "did you mean workers?"),
     "misspelt benchmark key": (["benchmark", "--config", "grid.yaml"], "'worker', did you mean workers?"),
     "forgotten --config": (["fit", "whole.yaml"], "did you mean --config whole.yaml?"),
+    # classes that cannot be
+    "the other Lightning's class": (
+        [*FIT, "--trainer.callbacks=[{class_path: pytorch_lightning.callbacks.Timer}]"],
+        "trainer.callbacks: pytorch_lightning is another package: name lightning.pytorch.callbacks.Timer",
+    ),
+    "the other Lightning's logger": (
+        [*FIT, "--trainer.logger=pytorch_lightning.loggers.CSVLogger"],
+        "name lightning.pytorch.loggers.CSVLogger",
+    ),
+    "arguments of no class in a list": (
+        [*FIT, "--trainer.callbacks=[{init_args: {duration: 00:00:01:00}}]"],
+        "there is no key 'trainer.callbacks.init_args.duration'",
+    ),
     # classes
     "misspelt class": ([*FIT, "--model.init_args.schedule=Cosin"], "no class 'Cosin', did you mean Cosine?"),
     "a class without what it needs": (

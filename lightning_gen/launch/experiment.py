@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -42,7 +44,15 @@ def refuse(config: Path, overrides: Sequence[str], job: Submission) -> None:
             f"batch_size {size} does not divide among {world} tasks ({job.nodes} nodes of {job.tasks_per_node}): give other "
             "--nodes and --gpus_per_node, or --data.init_args.batch_size"
         )
-    built(["--config", str(config), *overrides])
+    before = dict(os.environ)
+    os.environ.update(job.resources.environment)
+    try:
+        built(["--config", str(config), *overrides])
+    except UnseenData as error:
+        print(f"the model is not checked, for its data are not seen here: {error}", file=sys.stderr)
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 class Built(NamedTuple):
@@ -56,7 +66,10 @@ class Built(NamedTuple):
 def built(args: Sequence[str]) -> Built:
     """Builds what `fit` with these arguments would train; no weights are made, and no more data are read than their shape.
 
+    A network whose constructor reads values, which no tensor on the meta device has, is built on the CPU.
+
     Raises:
+        UnseenData: the data's shape cannot be read on this machine.
         UserError: the line that `fit` would end with.
     """
     import torch
@@ -73,16 +86,36 @@ def built(args: Sequence[str]) -> Built:
             GenerativeCLI("fit", [*args, "--print_config"])
         config = yaml.safe_load(printed.getvalue())
         data = build(config["data"], LightningDataModule)
-        given = {key: getattr(data, key) for key in ("shape", "levels", "num_classes")}
-        module = build(config["model"], GenerativeModule, **given)
-        with torch.device("meta"):
+        given = _seen(data)
+        try:
+            with torch.device("meta"):
+                module = build(config["model"], GenerativeModule, **given)
+                module.configure_model()
+        except UserError:
+            raise
+        except Exception:
+            module = build(config["model"], GenerativeModule, **given)
             module.configure_model()
+    except UnseenData:
+        raise
     except Exception as error:
         line = diagnose(error, "fit", [*args])
         if line is None:
             raise
         raise UserError(line) from error
     return Built(config, module, data)
+
+
+class UnseenData(UserError):
+    """The data are not where the config says, on this machine: a job may have them on its own."""
+
+
+def _seen(data: Any) -> dict[str, Any]:
+    """What the model is built with. Raises UnseenData."""
+    try:
+        return {key: getattr(data, key) for key in ("shape", "levels", "num_classes")}
+    except UserError as error:
+        raise UnseenData(str(error)) from error
 
 
 def _instead(option: str) -> str:

@@ -32,9 +32,12 @@ def plan(tmp_path):
     return function
 
 
-def test_a_cell_that_cannot_be_built_is_named(plan):
-    with pytest.raises(UserError, match="cell b: .*there is no class 'Cosin', did you mean Cosine"):
-        _check(Plan.read(plan({"a": COSINE, "b": {"model.init_args.schedule": "Cosin"}})), here=False)
+def test_a_grid_of_which_no_cell_can_be_built_is_refused(plan):
+    """One that can is enough: of axes that do not all go together the others are trained."""
+    wrong = {"model.init_args.schedule": "Cosin"}
+    with pytest.raises(UserError, match="no cell can be built; b: .*there is no class 'Cosin', did you mean Cosine"):
+        _check(Plan.read(plan({"b": wrong})), here=False)
+    _check(Plan.read(plan({"a": COSINE, "b": wrong})), here=False)
 
 
 def test_likelihoods_are_ranked_between_equal_ends_only(plan):

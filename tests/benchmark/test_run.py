@@ -156,7 +156,7 @@ def test_a_baseline_that_fails_leaves_the_table_of_the_others(made, tmp_path, ca
     assert "The baselines failed: baselines/log.txt says why." in (made[1] / "table.md").read_text()
 
 
-def test_what_evaluation_refuses_is_said_where_no_cell_stands(tmp_path, capsys):
+def test_what_evaluation_refuses_is_said_before_the_first_cell_trains(tmp_path, capsys):
     """64 samples for 64 features: no covariance."""
     axes = {"schedule": {"cosine": PLAN["axes"]["schedule"]["cosine"]}}
     few = {**PLAN, "axes": axes, "evaluation": {"num_samples": 64}, "baselines": {}}
@@ -164,9 +164,7 @@ def test_what_evaluation_refuses_is_said_where_no_cell_stands(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["benchmark", "--config", str(write(tmp_path, few)), "--out", str(out)]) == 2
     error = capsys.readouterr().err
-    assert "1 of 1 runs failed (cosine): " in error and "64 features" in error
-    assert "table.md" not in error and f"See {out / 'cells' / 'cosine' / 'log.txt'}" in error
-    assert error.count("\n") == 1
+    assert "64 features" in error and error.count("\n") == 1 and not out.exists()
 
 
 def test_numbers_measured_differently_are_not_ranked(made, capsys):
