@@ -313,7 +313,7 @@ class GenerativeModule(LightningModule, ABC):
         # The loss's times are stratified over the whole split, as if it were one batch, whatever the batch size.
         total, shared = len(self.trainer.datamodule.split(stage)), GeneratorSource(self.eval_seed, batch.x.device)
         with self.drawing(LossDraws(batch.index, total, shared, own.fork("loss"))):
-            measured = self.training_loss(batch.x, batch.y)
+            measured = dict(self.training_loss(batch.x, batch.y))
         if self.eval_draws:
             with suppress(NoLikelihood):
                 how = {"estimator": self.eval_estimator, "draws": self.eval_draws, "rng": own.fork("likelihood")}

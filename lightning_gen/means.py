@@ -54,7 +54,7 @@ class MeanOverExamples:
 
 def _mean_and_error(count: float, total: float, squares: float) -> tuple[float, float]:
     mean = total / count
-    if count < 2 or math.isnan(squares):
+    if count < 2 or not (math.isfinite(total) and math.isfinite(squares)):
         return mean, math.nan
-    variance = max(0.0, squares - count * mean**2) / (count - 1)
+    variance = max(0.0, squares - count * mean * mean) / (count - 1)
     return mean, math.sqrt(variance / count)

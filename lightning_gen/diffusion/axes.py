@@ -153,8 +153,10 @@ def check_sampler(sampler: Sampler, schedule: NoiseSchedule, path: GaussianPath,
 @torch.no_grad()
 def check_guidance(guidance: Guidance | Imputer, schedule: NoiseSchedule, path: GaussianPath) -> None:
     """Raises IncompatibleAxes where a change of the score has no meaning for x0."""
-    last = path.at(schedule, torch.ones((), dtype=torch.float64))
-    if guidance.by_gradient and NoisePrediction().singular_at(last):
+    if not guidance.by_gradient:
+        return
+    last = path.at(schedule, torch.ones((), dtype=torch.float64, device=schedule_device(schedule)))
+    if NoisePrediction().singular_at(last):
         raise IncompatibleAxes(
             f"{type(guidance).__name__} changes the score, which says nothing of x0 at t = 1 of {type(schedule).__name__}, "
             f"log-SNR {schedule.logsnr_min:g}: choose ClassifierFree, to impute Replacement, or a schedule that ends above -18"
