@@ -214,5 +214,5 @@ class Fixture:
 
 
 def test_parameters_are_those_of_the_constructor():
-    assert parameters(DiffusionSampler) == ["solver", "steps", "grid", "guidance", "denoise"]
+    assert parameters(DiffusionSampler) == ["solver", "steps", "grid", "guidance", "denoise", "threshold"]
     assert parameters(Toy2D) == ["num_train", "num_val", "num_test", "data_seed"]

@@ -58,8 +58,14 @@ def _check(plan: Plan, here: bool, cells: Sequence[Cell] | None = None) -> None:
             judged.append(made.config["data"])
             device = pick_device("cpu" if made.config["trainer"]["accelerator"] == "cpu" else "auto")
             judge = Judge(made.data, plan.evaluations()[0].protocol, device)
+            failed = []
             for each in plan.evaluations():
-                judge.under(each.protocol).check(made.module)
+                try:
+                    judge.under(each.protocol).check(made.module)
+                except UserError as error:  # the other evaluations are taken all the same
+                    failed.append(error)
+            if len(failed) == len(plan.evaluations()):
+                raise failed[0]
     if made is None and refused is not None and (cells is None or len(cells) == len(plan.cells())):
         raise refused
     if by_likelihood:

@@ -151,8 +151,12 @@ def here(request: Request, workers: int | None = None) -> Path:
         raise UserError(f"a benchmark needs at least one worker, got {workers}")
     if shutil.which("squeue") is not None:  # elsewhere a run's lock keeps two from training it
         queued.refuse_beside(request.folder)
-    preflight.check(request, report.PRELOAD, here=True)
+    new = not request.folder.exists()
+    if new:  # a refusal leaves no folder
+        preflight.check(request, report.PRELOAD, here=True)
     with working(request):
+        if not new:
+            preflight.check(request, report.PRELOAD, here=True)
         request.begin()
         with Display(request.plan.name, request.jobs) as display:
             broken = train(request.jobs, workers, display)
