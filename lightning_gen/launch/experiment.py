@@ -87,15 +87,19 @@ def built(args: Sequence[str]) -> Built:
         config = yaml.safe_load(printed.getvalue())
         data = build(config["data"], LightningDataModule)
         given = _seen(data)
-        try:
-            with torch.device("meta"):
-                module = build(config["model"], GenerativeModule, **given)
+
+        def made(device: str) -> GenerativeModule:
+            module = build(config["model"], GenerativeModule, **given)
+            with torch.device(device):  # of the networks alone: a schedule reads its own values
                 module.configure_model()
+            return module
+
+        try:
+            module = made("meta")
         except UserError:
             raise
         except Exception:
-            module = build(config["model"], GenerativeModule, **given)
-            module.configure_model()
+            module = made("cpu")
     except UnseenData:
         raise
     except Exception as error:
