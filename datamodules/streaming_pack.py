@@ -95,7 +95,7 @@ class Shard:
         return cls(file.name, examples, file.stat().st_size, checksum(file))
 
     def harm(self, folder: Path) -> str | None:
-        """What is wrong with the file in a folder, as the end of a sentence; None where it is what was packed."""
+        """The fault of the file in a folder, as the end of a sentence; None for the file that was packed."""
         try:
             size = (folder / self.file).stat().st_size
         except FileNotFoundError:

@@ -86,12 +86,12 @@ def new_run(name: str, root: Path = Path("runs")) -> Path:
 
 
 def checkpoint_files(run: Path) -> list[Path]:
-    """What has the name of one of the run's checkpoints, newest first; others' files have other names."""
+    """Files named as the run's checkpoints are, newest first; others' files have other names."""
     return sorted((f for f in (run / "checkpoints").glob("step_*.ckpt") if OWN_NAME.fullmatch(f.name)), reverse=True)
 
 
 def damage(file: Path) -> str | None:
-    """What is wrong with a file that torch.save wrote, None for a whole one: every byte is checked by its CRC, about 1 GB/s."""
+    """The fault of a file that torch.save wrote, None for a whole one: every byte is checked by its CRC, about 1 GB/s."""
     try:
         with zipfile.ZipFile(file) as container:
             part = container.testzip()
@@ -238,7 +238,7 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def unsealed(content: dict[str, Any]) -> dict[str, Any]:
-    """What was given to `sealed`, or what never was, as it is. Raises ValueError where it has changed since."""
+    """The content without its SHA-256; content without one as it is. Raises ValueError where it has changed since."""
     own = {key: value for key, value in content.items() if key != "sha256"}
     if len(own) < len(content) and sealed(own)["sha256"] != content["sha256"]:
         raise ValueError("its sha256 does not fit the rest of it")

@@ -19,7 +19,7 @@ _MOMENT_S = 1.0
 """Seconds that anyone waits: one who only looks (`is_held`) holds it for an instant."""
 
 _ours: dict[Path, tuple[int, int]] = {}
-"""What this process holds: the open file, and how many times."""
+"""Locks that this process holds: the open file, and how many times."""
 
 
 def take(run: Path, shared: bool = False, taken: str = "another process trains in", option: str = "--run") -> None:

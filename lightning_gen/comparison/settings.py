@@ -19,7 +19,7 @@ _OF_LIKELIHOOD = (*_DATA, "num_examples")
 _OF_ONE_KIND = ("draws", "estimator")
 """Of the likelihood; numbers of different kinds are never ranked against each other, whatever these are."""
 _ENDS = ("logsnr_ends",)
-"""Of a diffusion's likelihood, which depends on where its schedule ends; not recorded where training moves the ends."""
+"""Setting on which a diffusion's likelihood depends: the ends of its schedule, unless training moves them."""
 CODE = ("version", "commit", "torch", "lightning")
 """In which numbers may differ; it is said below the table."""
 

@@ -37,7 +37,7 @@ LARGEST_SPREAD = 100.0
 """`loss_spread` above which a loss is refused: a mean over so many examples would be as uncertain as it is large."""
 
 LEAST_WEIGHT = 1e-12
-"""Of the squared error of x0 at t = 1 in the loss: with less, training does not see it."""
+"""Smallest accepted weight in the loss of the squared error of x0 at t = 1; a smaller one trains nothing there."""
 
 _errors: dict[bytes, float] = {}
 

@@ -17,7 +17,7 @@ from lightning_gen.likelihood import Likelihood
 from lightning_gen.run_directory import sealed, write_atomically, write_csv, written_together
 
 ENDINGS = (".png", ".txt", ".csv", "_logsnr.csv", "_logsnr.png", ".json")
-"""Of the files of an evaluation. The JSON comes last, when all is there."""
+"""Endings of an evaluation's files. The JSON comes last, when all is there."""
 
 SHEET = 64
 """Samples kept for the picture beside the numbers."""

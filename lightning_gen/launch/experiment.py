@@ -56,7 +56,7 @@ def refuse(config: Path, overrides: Sequence[str], job: Submission) -> None:
 
 
 class Built(NamedTuple):
-    """What a config builds: the resolved config, the model with its networks on the meta device, and the data module."""
+    """The resolved config, the model with its networks on the meta device, and the data module."""
 
     config: dict[str, Any]
     module: Any
@@ -115,7 +115,7 @@ class UnseenData(UserError):
 
 
 def _seen(data: Any) -> dict[str, Any]:
-    """What the model is built with. Raises UnseenData."""
+    """The data's shape, levels and classes, with which the model is built. Raises UnseenData."""
     try:
         return {key: getattr(data, key) for key in ("shape", "levels", "num_classes")}
     except UserError as error:
