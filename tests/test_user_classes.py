@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -175,7 +176,7 @@ def test_a_run_of_untyped_classes_is_fitted_resumed_evaluated_sampled_and_loaded
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     monkeypatch.chdir(elsewhere)
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(tmp_path))])
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if not Path(place or ".", "mine.py").exists()])
     sys.modules.pop("mine")
     importlib.invalidate_caches()
     with pytest.raises(UserError, match=r"trained with mine\.\w+, and there is no module 'mine' here: .* PYTHONPATH"):

@@ -41,7 +41,7 @@ class ClosedFormDAE(DenoisingAutoencoder):
         self._denoiser: Denoiser | None = None
 
     def build(self) -> None:
-        self.network = nn.Identity()  # a closed form asks none
+        self.network = nn.Identity()  # unused: the denoiser is a closed form
 
     @property
     def conditional(self) -> bool:

@@ -36,10 +36,11 @@ class OracleDiffusion(GaussianDiffusion):
         conditional: bool = False,
     ) -> None:
         self._conditional = conditional and num_classes is not None
-        super().__init__(
-            shape, levels, num_classes, lambda *_: nn.Identity(), schedule, path, sampler=sampler, bound=bound
-        )
+        super().__init__(shape, levels, num_classes, nn.Identity, schedule, path, sampler=sampler, bound=bound)
         self._denoiser: Denoiser | None = None
+
+    def build(self) -> None:
+        self.network = nn.Identity()  # unused: the denoiser is a closed form
 
     @property
     def knows(self) -> Collection[str]:
